@@ -1,0 +1,309 @@
+//! The names of a replica's objects, relative to the replica's place. This is the only code that
+//! formats or parses them, and it takes exactly what it writes.
+//!
+//! | name | object |
+//! | --- | --- |
+//! | `genesis.json` | format version and replica id, written once |
+//! | `epochs/<epoch>` | a writer's claim |
+//! | `epochs/<epoch>.base` | what that epoch continues |
+//! | `<generation>/snapshots/<txid>-<time>-<epoch>.manifest` | a snapshot |
+//! | `<generation>/packs/<epoch>-<attempt>-<part>.pack` | page blocks of snapshots |
+//! | `<generation>/wal/<level>/<first>-<last>-<time>-<epoch>.seg` | transactions |
+//!
+//! Transaction ids have 20 digits, times (milliseconds, rounded up) 14, epochs, attempts and parts
+//! 10, levels 2; a generation is `<epoch>-<16 hex digits>`. So names sort as their numbers do.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::id::{Epoch, Generation, Txid, parse_digits};
+use crate::time::Millis;
+
+/// The name of one object of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectName {
+    /// The replica's own description.
+    Genesis,
+    /// A writer's claim of an epoch.
+    Claim(Epoch),
+    /// What an epoch continues.
+    Base(Epoch),
+    /// A snapshot.
+    Manifest(ManifestName),
+    /// Page blocks of snapshots.
+    Pack(PackName),
+    /// Transactions.
+    Segment(SegmentName),
+}
+
+/// The name of a snapshot's manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ManifestName {
+    /// The line of history.
+    pub generation: Generation,
+    /// The state that the snapshot holds.
+    pub txid: Txid,
+    /// When that state was committed, rounded up.
+    pub time: Millis,
+    /// Who wrote it.
+    pub epoch: Epoch,
+}
+
+/// The name of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackName {
+    /// The line of history that it was written for.
+    pub generation: Generation,
+    /// Who wrote it.
+    pub epoch: Epoch,
+    /// Which of that writer's snapshots it was written for.
+    pub attempt: u32,
+    /// Its place among the packs of that snapshot, from 0.
+    pub part: u32,
+}
+
+/// The name of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    /// The line of history.
+    pub generation: Generation,
+    /// How often it was merged: 0 as it was shipped first.
+    pub level: u8,
+    /// Its first transaction.
+    pub first: Txid,
+    /// Its last transaction.
+    pub last: Txid,
+    /// When the last transaction was committed, rounded up.
+    pub time: Millis,
+    /// Who wrote it.
+    pub epoch: Epoch,
+}
+
+/// A key that names no object of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is no object name of a replica")]
+pub struct BadName(pub String);
+
+/// The prefix of every object of a generation.
+#[must_use]
+pub fn generation_prefix(generation: Generation) -> String {
+    format!("{generation}/")
+}
+
+/// The prefix of every claim.
+pub const EPOCHS_PREFIX: &str = "epochs/";
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Genesis => f.write_str("genesis.json"),
+            Self::Claim(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}"),
+            Self::Base(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}.base"),
+            Self::Manifest(name) => name.fmt(f),
+            Self::Pack(name) => name.fmt(f),
+            Self::Segment(name) => name.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ManifestName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            txid,
+            time,
+            epoch,
+        } = self;
+        write!(f, "{generation}/snapshots/{txid}-{time}-{epoch}.manifest")
+    }
+}
+
+impl fmt::Display for PackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            epoch,
+            attempt,
+            part,
+        } = self;
+        write!(
+            f,
+            "{generation}/packs/{epoch}-{attempt:010}-{part:010}.pack"
+        )
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            generation,
+            level,
+            first,
+            last,
+            time,
+            epoch,
+        } = self;
+        write!(
+            f,
+            "{generation}/wal/{level:02}/{first}-{last}-{time}-{epoch}.seg"
+        )
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = BadName;
+
+    fn from_str(key: &str) -> Result<Self, BadName> {
+        parse(key).ok_or_else(|| BadName(key.to_owned()))
+    }
+}
+
+fn parse(key: &str) -> Option<ObjectName> {
+    if key == "genesis.json" {
+        return Some(ObjectName::Genesis);
+    }
+    let (folder, rest) = key.split_once('/')?;
+    if folder == "epochs" {
+        return Some(match rest.strip_suffix(".base") {
+            Some(epoch) => ObjectName::Base(epoch.parse().ok()?),
+            None => ObjectName::Claim(rest.parse().ok()?),
+        });
+    }
+    let generation = folder.parse().ok()?;
+    match rest.split_once('/')? {
+        ("snapshots", file) => parse_manifest(generation, file).map(ObjectName::Manifest),
+        ("packs", file) => parse_pack(generation, file).map(ObjectName::Pack),
+        ("wal", file) => parse_segment(generation, file).map(ObjectName::Segment),
+        _ => None,
+    }
+}
+
+fn parse_manifest(generation: Generation, file: &str) -> Option<ManifestName> {
+    let [txid, time, epoch] = fields(file.strip_suffix(".manifest")?)?;
+    Some(ManifestName {
+        generation,
+        txid: txid.parse().ok()?,
+        time: time.parse().ok()?,
+        epoch: epoch.parse().ok()?,
+    })
+}
+
+fn parse_pack(generation: Generation, file: &str) -> Option<PackName> {
+    let [epoch, attempt, part] = fields(file.strip_suffix(".pack")?)?;
+    let number = |text| u32::try_from(parse_digits(text, 10, 10, "number").ok()?).ok();
+    Some(PackName {
+        generation,
+        epoch: epoch.parse().ok()?,
+        attempt: number(attempt)?,
+        part: number(part)?,
+    })
+}
+
+fn parse_segment(generation: Generation, file: &str) -> Option<SegmentName> {
+    let (level, file) = file.split_once('/')?;
+    let [first, last, time, epoch] = fields(file.strip_suffix(".seg")?)?;
+    let level = parse_digits(level, 2, 10, "level").ok()?;
+    let name = SegmentName {
+        generation,
+        level: u8::try_from(level).ok()?,
+        first: first.parse().ok()?,
+        last: last.parse().ok()?,
+        time: time.parse().ok()?,
+        epoch: epoch.parse().ok()?,
+    };
+    (name.first <= name.last && name.first > Txid(0)).then_some(name)
+}
+
+/// Exactly `N` texts between hyphens.
+fn fields<const N: usize>(text: &str) -> Option<[&str; N]> {
+    let fields: Vec<&str> = text.splitn(N + 1, '-').collect();
+    fields.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<ObjectName> {
+        let generation = Generation {
+            epoch: Epoch(3),
+            random: 0xabc,
+        };
+        let (epoch, time) = (Epoch(4), Millis(1_700_000_000_123));
+        vec![
+            ObjectName::Genesis,
+            ObjectName::Claim(epoch),
+            ObjectName::Base(epoch),
+            ObjectName::Manifest(ManifestName {
+                generation,
+                txid: Txid(17),
+                time,
+                epoch,
+            }),
+            ObjectName::Pack(PackName {
+                generation,
+                epoch,
+                attempt: 2,
+                part: 9,
+            }),
+            ObjectName::Segment(SegmentName {
+                generation,
+                level: 1,
+                first: Txid(18),
+                last: Txid(20),
+                time,
+                epoch,
+            }),
+        ]
+    }
+
+    #[test]
+    fn names_are_written_as_documented_and_round_trip() {
+        let texts: Vec<String> = names().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "genesis.json",
+                "epochs/0000000004",
+                "epochs/0000000004.base",
+                "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004.manifest",
+                "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009.pack",
+                "0000000003-0000000000000abc/wal/01/00000000000000000018-00000000000000000020-01700000000123-0000000004.seg",
+            ]
+        );
+        for (name, text) in names().into_iter().zip(&texts) {
+            assert_eq!(text.parse(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn no_changed_character_is_taken_for_the_same_name() {
+        for name in names() {
+            let text = name.to_string();
+            for at in 0..text.len() {
+                for with in ["", "-", "/", ".", "x", "00", "\n", "\0", "é"] {
+                    let changed = format!("{}{with}{}", &text[..at], &text[at + 1..]);
+                    if changed != text {
+                        assert_ne!(changed.parse(), Ok(name), "{changed:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn paths_out_of_the_replica_are_refused() {
+        for text in [
+            "../genesis.json",
+            "/genesis.json",
+            "epochs/../genesis.json",
+            "",
+            "epochs/",
+            "//",
+        ] {
+            assert_eq!(text.parse::<ObjectName>(), Err(BadName(text.to_owned())));
+        }
+    }
+}

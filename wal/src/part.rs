@@ -1,0 +1,411 @@
+//! The envelope of every object in a replica: a sequence of *parts*, each of them provable alone.
+//! Objects are merged by putting their parts one after another.
+//!
+//! | offset | bytes | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic `GRPT` |
+//! | 4 | 1 | kind: 1 segment, 2 blocks of a pack, 3 footer of a pack, 4 manifest |
+//! | 5 | 1 | version, 1 |
+//! | 6 | 1 | flags: bit 0, a WAL position is there; bit 1 (encrypted) and bit 2 (MAC) are reserved |
+//! | 7 | 1 | page size, as its logarithm to base two |
+//! | 8 | 4 | epoch of the writer |
+//! | 12 | 4 | generation: epoch |
+//! | 16 | 8 | generation: random number |
+//! | 24 | 8 | first transaction id |
+//! | 32 | 8 | last transaction id |
+//! | 40 | 36 | [`WalPosition`] behind the last transaction; zeros when there is none |
+//! | 76 | 8 | state hash before the first transaction |
+//! | 84 | 8 | state hash after the last transaction |
+//! | 92 | 4 | bytes in the payload, at most 64 MiB |
+//! | 96 | n | payload |
+//! | 96 + n | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
+//!
+//! Numbers are little-endian. Bytes 8 to 23 are the *stamp*: they are written when the object is
+//! uploaded, everything behind them when it is sealed, so that what was sealed under one epoch can
+//! be uploaded under the next. Unknown kinds, versions and flags are refused.
+
+use thiserror::Error;
+
+use crate::id::{Epoch, Generation, Txid};
+use crate::page::{BadPageSize, PageSize, StateHash};
+use crate::position::WalPosition;
+use crate::reader::{ReadError, Reader};
+
+const MAGIC: [u8; 4] = *b"GRPT";
+const VERSION: u8 = 1;
+const FLAG_POSITION: u8 = 1;
+const STAMP_OFFSET: usize = 8;
+const CRC_LEN: usize = 4;
+
+/// The largest payload, in bytes.
+pub const MAX_PAYLOAD: u32 = 64 << 20;
+
+/// What a part holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    /// Transactions; see [`crate::segment`].
+    Segment,
+    /// Compressed page blocks of a snapshot.
+    PackBlocks,
+    /// The page hashes of a pack.
+    PackFooter,
+    /// The list of a snapshot's blocks.
+    Manifest,
+}
+
+impl PartKind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Segment => 1,
+            Self::PackBlocks => 2,
+            Self::PackFooter => 3,
+            Self::Manifest => 4,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Segment,
+            2 => Self::PackBlocks,
+            3 => Self::PackFooter,
+            4 => Self::Manifest,
+            _ => return None,
+        })
+    }
+}
+
+/// Why bytes are no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PartError {
+    /// The bytes end within the part.
+    #[error("the part is cut off")]
+    Truncated(#[from] ReadError),
+    /// The first four bytes are not `GRPT`.
+    #[error("this is no part of a replica's object")]
+    BadMagic,
+    /// A format version that this program does not know.
+    #[error("format version {0} is not known to this program")]
+    UnknownVersion(u8),
+    /// A kind of part that this program does not know.
+    #[error("part kind {0} is not known to this program")]
+    UnknownKind(u8),
+    /// Flags that this program does not know.
+    #[error("part flags {0:#04x} are not known to this program")]
+    UnknownFlags(u8),
+    /// A page size that SQLite does not have.
+    #[error("the part has a bad page size")]
+    BadPageSize(#[from] BadPageSize),
+    /// The payload is longer than the format allows.
+    #[error("a payload of {0} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLong(u64),
+    /// The last transaction comes before the first.
+    #[error("the part ends before it begins")]
+    BadRange,
+    /// The bytes are not those that were written.
+    #[error("the part's CRC does not fit")]
+    BadCrc,
+}
+
+/// Who uploaded an object, and into which line of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The line of history.
+    pub generation: Generation,
+    /// The writer.
+    pub epoch: Epoch,
+}
+
+/// The clear header of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartHeader {
+    /// What the payload holds.
+    pub kind: PartKind,
+    /// Bytes in a page of the database.
+    pub page_size: PageSize,
+    /// Who uploaded it, and where it belongs.
+    pub stamp: Stamp,
+    /// The first transaction.
+    pub first: Txid,
+    /// The last transaction.
+    pub last: Txid,
+    /// The place in the source's WAL behind the last transaction.
+    pub position: Option<WalPosition>,
+    /// The state hash before the first transaction.
+    pub before: StateHash,
+    /// The state hash after the last transaction.
+    pub after: StateHash,
+}
+
+impl PartHeader {
+    /// Bytes in a part's header.
+    pub const LEN: usize = 96;
+
+    fn encode(&self, payload_len: u32, out: &mut Vec<u8>) {
+        let flags = if self.position.is_some() {
+            FLAG_POSITION
+        } else {
+            0
+        };
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[self.kind.code(), VERSION, flags, self.page_size.log2()]);
+        out.extend_from_slice(&encode_stamp(self.stamp));
+        out.extend_from_slice(&self.first.0.to_le_bytes());
+        out.extend_from_slice(&self.last.0.to_le_bytes());
+        match self.position {
+            Some(position) => position.encode(out),
+            None => out.extend_from_slice(&[0; WalPosition::LEN]),
+        }
+        out.extend_from_slice(&self.before.0.to_le_bytes());
+        out.extend_from_slice(&self.after.0.to_le_bytes());
+        out.extend_from_slice(&payload_len.to_le_bytes());
+    }
+
+    /// Decodes a header and the length of its payload. Nothing is proven yet: the CRC stands behind
+    /// the payload.
+    fn decode(reader: &mut Reader<'_>) -> Result<(Self, u32), PartError> {
+        if reader.array()? != MAGIC {
+            return Err(PartError::BadMagic);
+        }
+        let [kind, version, flags, page_size] = reader.array()?;
+        if version != VERSION {
+            return Err(PartError::UnknownVersion(version));
+        }
+        let kind = PartKind::from_code(kind).ok_or(PartError::UnknownKind(kind))?;
+        if flags & !FLAG_POSITION != 0 {
+            return Err(PartError::UnknownFlags(flags));
+        }
+        let page_size = PageSize::from_log2(page_size)?;
+        let stamp = decode_stamp(reader)?;
+        let (first, last) = (Txid(reader.u64()?), Txid(reader.u64()?));
+        let position = WalPosition::decode(reader)?;
+        let position = (flags & FLAG_POSITION != 0).then_some(position);
+        let (before, after) = (StateHash(reader.u64()?), StateHash(reader.u64()?));
+        let payload_len = reader.u32()?;
+        if payload_len > MAX_PAYLOAD {
+            return Err(PartError::TooLong(payload_len.into()));
+        }
+        if last < first {
+            return Err(PartError::BadRange);
+        }
+        let header = Self {
+            kind,
+            page_size,
+            stamp,
+            first,
+            last,
+            position,
+            before,
+            after,
+        };
+        Ok((header, payload_len))
+    }
+}
+
+/// A part whose CRC fits: its bytes are those that were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The clear header.
+    pub header: PartHeader,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    /// Reads and proves the part at the front of `reader`.
+    ///
+    /// # Errors
+    /// [`PartError`] says what is wrong.
+    pub fn decode(reader: &mut Reader<'a>) -> Result<Self, PartError> {
+        let mut summed = reader.clone();
+        let (header, payload_len) = PartHeader::decode(reader)?;
+        let payload_len = payload_len as usize;
+        let payload = reader.take(payload_len)?;
+        let summed = summed.take(PartHeader::LEN + payload_len)?;
+        if reader.u32()? != crc32fast::hash(summed) {
+            return Err(PartError::BadCrc);
+        }
+        Ok(Self { header, payload })
+    }
+}
+
+/// Appends a part to `out`.
+///
+/// # Errors
+/// [`PartError::TooLong`] when the payload is over [`MAX_PAYLOAD`], [`PartError::BadRange`] when the
+/// last transaction comes before the first; `out` is left alone then.
+pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<(), PartError> {
+    let too_long = PartError::TooLong(payload.len() as u64);
+    let payload_len = u32::try_from(payload.len())
+        .ok()
+        .filter(|&n| n <= MAX_PAYLOAD);
+    let payload_len = payload_len.ok_or(too_long)?;
+    if header.last < header.first {
+        return Err(PartError::BadRange);
+    }
+    let start = out.len();
+    out.reserve(PartHeader::LEN + payload.len() + CRC_LEN);
+    header.encode(payload_len, out);
+    out.extend_from_slice(payload);
+    let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&crc.to_le_bytes());
+    Ok(())
+}
+
+/// How many bytes the part that begins with `header` takes in all. Only the length is read from it:
+/// nothing is proven.
+///
+/// # Errors
+/// [`PartError`] when the bytes are no part's header.
+pub fn stored_len(header: &[u8]) -> Result<usize, PartError> {
+    let (_, payload_len) = PartHeader::decode(&mut Reader::new(header))?;
+    Ok(PartHeader::LEN + payload_len as usize + CRC_LEN)
+}
+
+/// Puts another stamp on one whole part, which is proven first.
+///
+/// # Errors
+/// [`PartError`] when `bytes` is not exactly one valid part; it is left alone then.
+pub fn restamp(bytes: &mut [u8], stamp: Stamp) -> Result<(), PartError> {
+    let mut reader = Reader::new(bytes);
+    Part::decode(&mut reader)?;
+    reader.finish()?;
+    let encoded = encode_stamp(stamp);
+    if let Some(place) = bytes.get_mut(STAMP_OFFSET..STAMP_OFFSET + encoded.len()) {
+        place.copy_from_slice(&encoded);
+    }
+    if let Some((summed, crc)) = bytes.split_last_chunk_mut::<CRC_LEN>() {
+        *crc = crc32fast::hash(summed).to_le_bytes();
+    }
+    Ok(())
+}
+
+fn encode_stamp(stamp: Stamp) -> [u8; 16] {
+    let Stamp { generation, epoch } = stamp;
+    let fields = (u128::from(generation.random) << 64)
+        | (u128::from(generation.epoch.0) << 32)
+        | u128::from(epoch.0);
+    fields.to_le_bytes()
+}
+
+fn decode_stamp(reader: &mut Reader<'_>) -> Result<Stamp, ReadError> {
+    let epoch = Epoch(reader.u32()?);
+    let generation = Generation {
+        epoch: Epoch(reader.u32()?),
+        random: reader.u64()?,
+    };
+    Ok(Stamp { generation, epoch })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::Checksum;
+    use crate::header::Salts;
+    use crate::position::WalIdentity;
+
+    fn header() -> PartHeader {
+        let generation = Generation {
+            epoch: Epoch(3),
+            random: 0x1234,
+        };
+        PartHeader {
+            kind: PartKind::Segment,
+            page_size: PageSize::new(4096).unwrap(),
+            stamp: Stamp {
+                generation,
+                epoch: Epoch(4),
+            },
+            first: Txid(10),
+            last: Txid(12),
+            position: Some(WalPosition {
+                identity: WalIdentity {
+                    salts: Salts([1; 8]),
+                    header_checksum: Checksum(2, 3),
+                },
+                frame: 4,
+                checksum: Checksum(5, 6),
+                change: 7,
+                pages: 8,
+            }),
+            before: StateHash(20),
+            after: StateHash(21),
+        }
+    }
+
+    fn encoded(header: &PartHeader, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(header, payload, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn round_trips_one_after_another() {
+        let one = header();
+        let two = PartHeader {
+            position: None,
+            kind: PartKind::Manifest,
+            ..one
+        };
+        let bytes = [encoded(&one, b"payload"), encoded(&two, b"")].concat();
+        let mut reader = Reader::new(&bytes);
+        let part = Part::decode(&mut reader).unwrap();
+        assert_eq!((part.header, part.payload), (one, &b"payload"[..]));
+        let part = Part::decode(&mut reader).unwrap();
+        assert_eq!((part.header, part.payload), (two, &b""[..]));
+        assert_eq!(reader.finish(), Ok(()));
+        assert_eq!(stored_len(&bytes), Ok(PartHeader::LEN + 7 + 4));
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_truncation_is_refused() {
+        let good = encoded(&header(), b"payload");
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x41;
+            assert!(
+                Part::decode(&mut Reader::new(&bad)).is_err(),
+                "byte {at} flipped"
+            );
+            assert!(
+                Part::decode(&mut Reader::new(&good[..at])).is_err(),
+                "cut at {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let with = |at: usize, byte: u8| {
+            let mut bytes = encoded(&header(), b"");
+            bytes[at] = byte;
+            Part::decode(&mut Reader::new(&bytes)).unwrap_err()
+        };
+        assert_eq!(with(0, b'X'), PartError::BadMagic);
+        assert_eq!(with(4, 9), PartError::UnknownKind(9));
+        assert_eq!(with(5, 2), PartError::UnknownVersion(2));
+        assert_eq!(with(6, 3), PartError::UnknownFlags(3));
+        assert_eq!(with(7, 40), PartError::BadPageSize(BadPageSize(0)));
+        assert_eq!(with(95, 0xff), PartError::TooLong(0xff00_0000));
+        assert_eq!(with(32, 0), PartError::BadRange);
+    }
+
+    #[test]
+    fn a_new_stamp_changes_the_stamp_alone() {
+        let mut bytes = encoded(&header(), b"payload");
+        let generation = Generation {
+            epoch: Epoch(7),
+            random: 0x99,
+        };
+        let stamp = Stamp {
+            generation,
+            epoch: Epoch(8),
+        };
+        restamp(&mut bytes, stamp).unwrap();
+        let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
+        assert_eq!(part.header, PartHeader { stamp, ..header() });
+        assert_eq!(part.payload, b"payload");
+
+        bytes.push(0);
+        assert!(restamp(&mut bytes, stamp).is_err());
+    }
+}

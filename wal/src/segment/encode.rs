@@ -1,0 +1,271 @@
+//! The encoder of segments.
+
+use thiserror::Error;
+
+use super::{ENCODING_LZ4, ENCODING_RAW, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader};
+use crate::id::Txid;
+use crate::page::{PageHash, PageNumber, PageSize, StateHash};
+use crate::part::{self, PartError, PartHeader, PartKind, Stamp};
+use crate::position::WalPosition;
+
+/// A call that would have written a segment that no decoder takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EncodeError {
+    /// The part could not be put into its envelope.
+    #[error("the part does not fit its envelope")]
+    Part(#[from] PartError),
+    /// The transaction does not follow the one before.
+    #[error("transaction {found} does not follow transaction {before}")]
+    OutOfSequence {
+        /// The transaction before.
+        before: Txid,
+        /// The transaction offered.
+        found: Txid,
+    },
+    /// A page or a part was offered where no transaction is open, or one is still open.
+    #[error("{records} page records are missing from transaction {txid}")]
+    Incomplete {
+        /// The open transaction.
+        txid: Txid,
+        /// Records that were announced and have not come.
+        records: u32,
+    },
+    /// A page out of order, outside the database, or not of the database's page size.
+    #[error("page {0} has no place in this transaction")]
+    BadPage(PageNumber),
+    /// A page after the announced number of records.
+    #[error("a page was offered where no transaction is open")]
+    NotOpen,
+}
+
+/// Encodes transactions into the parts of a segment.
+///
+/// For each transaction: [`begin`](Self::begin), then [`page`](Self::page) for each page in
+/// ascending order. Whenever [`len`](Self::len) is large enough, [`cut`](Self::cut) yields a part.
+#[derive(Debug)]
+pub struct SegmentEncoder {
+    page_size: PageSize,
+    stamp: Stamp,
+    last: Option<Current>,
+    part: Option<OpenPart>,
+    before: StateHash,
+    scratch: Vec<u8>,
+}
+
+/// The newest transaction: open while fewer records have come than were announced.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    header: TransactionHeader,
+    /// The state before the transaction.
+    before: StateHash,
+    position: Option<WalPosition>,
+    written: u32,
+    last_page: Option<PageNumber>,
+}
+
+#[derive(Debug)]
+struct OpenPart {
+    first: Txid,
+    before: StateHash,
+    payload: Vec<u8>,
+    /// Where the count of the open fragment stands in the payload, and what it is.
+    count_at: usize,
+    count: u32,
+}
+
+impl SegmentEncoder {
+    /// An encoder for what follows the state `before`.
+    #[must_use]
+    pub fn new(page_size: PageSize, stamp: Stamp, before: StateHash) -> Self {
+        Self {
+            page_size,
+            stamp,
+            last: None,
+            part: None,
+            before,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Bytes that wait for the next [`cut`](Self::cut).
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.part.as_ref().map_or(0, |part| part.payload.len())
+    }
+
+    /// Whether nothing waits for a [`cut`](Self::cut).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.part.is_none()
+    }
+
+    /// Begins a transaction. `position` is the place in the WAL behind it.
+    ///
+    /// # Errors
+    /// [`EncodeError::OutOfSequence`] or [`EncodeError::Incomplete`]; nothing is written then.
+    pub fn begin(
+        &mut self,
+        header: TransactionHeader,
+        position: Option<WalPosition>,
+    ) -> Result<(), EncodeError> {
+        if let Some(last) = self.last {
+            last.ended()?;
+            if last.header.txid.next() != Some(header.txid) {
+                let (before, found) = (last.header.txid, header.txid);
+                return Err(EncodeError::OutOfSequence { before, found });
+            }
+        }
+        let before = self.last.map_or(self.before, |last| last.header.state);
+        let current = Current {
+            header,
+            before,
+            position,
+            written: 0,
+            last_page: None,
+        };
+        self.last = Some(current);
+        self.open_fragment(&current);
+        Ok(())
+    }
+
+    /// Adds the image of a page to the open transaction.
+    ///
+    /// # Errors
+    /// [`EncodeError::NotOpen`] or [`EncodeError::BadPage`]; nothing is written then.
+    pub fn page(
+        &mut self,
+        number: PageNumber,
+        hash: PageHash,
+        image: &[u8],
+    ) -> Result<(), EncodeError> {
+        let mut current = self.last.ok_or(EncodeError::NotOpen)?;
+        if current.written == current.header.records {
+            return Err(EncodeError::NotOpen);
+        }
+        let fits = current.last_page < Some(number)
+            && number.get() <= current.header.pages
+            && number != self.page_size.lock_page()
+            && image.len() == self.page_size.bytes();
+        if !fits {
+            return Err(EncodeError::BadPage(number));
+        }
+        if self.part.is_none() {
+            self.open_fragment(&current);
+        }
+        current.written += 1;
+        current.last_page = Some(number);
+        self.last = Some(current);
+        let Some(part) = &mut self.part else {
+            return Err(EncodeError::NotOpen);
+        };
+        part.count += 1;
+        append_record(&mut part.payload, &mut self.scratch, number, hash, image);
+        Ok(())
+    }
+
+    /// Ends the part, and appends it to `out`. The open transaction goes on in the next one. Nothing
+    /// happens when nothing waits.
+    ///
+    /// # Errors
+    /// [`EncodeError::Part`] when the part grew over the limit of its envelope.
+    pub fn cut(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let (Some(mut part), Some(last)) = (self.part.take(), self.last) else {
+            return Ok(());
+        };
+        part.patch_count();
+        let header = PartHeader {
+            kind: PartKind::Segment,
+            page_size: self.page_size,
+            stamp: self.stamp,
+            first: part.first,
+            last: last.header.txid,
+            position: last.position,
+            before: part.before,
+            after: last.header.state,
+        };
+        Ok(part::encode(&header, &part.payload, out)?)
+    }
+
+    /// Ends the segment: cuts the last part.
+    ///
+    /// # Errors
+    /// [`EncodeError::Incomplete`] when a transaction is still open.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if let Some(last) = self.last {
+            last.ended()?;
+        }
+        self.cut(out)
+    }
+
+    fn open_fragment(&mut self, current: &Current) {
+        let part = self.part.get_or_insert_with(|| OpenPart {
+            first: current.header.txid,
+            before: current.before,
+            payload: Vec::new(),
+            count_at: 0,
+            count: 0,
+        });
+        part.patch_count();
+        part.count = 0;
+        part.count_at = part.payload.len() + FRAGMENT_LEN - 12;
+        append_fragment(&mut part.payload, &current.header, current.written);
+    }
+}
+
+impl Current {
+    fn ended(&self) -> Result<(), EncodeError> {
+        match self.header.records - self.written {
+            0 => Ok(()),
+            records => Err(EncodeError::Incomplete {
+                txid: self.header.txid,
+                records,
+            }),
+        }
+    }
+}
+
+impl OpenPart {
+    fn patch_count(&mut self) {
+        if let Some(place) = self.payload.get_mut(self.count_at..self.count_at + 4)
+            && self.count_at > 0
+        {
+            place.copy_from_slice(&self.count.to_le_bytes());
+        }
+    }
+}
+
+fn append_fragment(out: &mut Vec<u8>, header: &TransactionHeader, first_record: u32) {
+    let flags = if header.late { FLAG_LATE } else { 0 };
+    out.extend_from_slice(&header.txid.0.to_le_bytes());
+    out.extend_from_slice(&[header.kind.code(), flags, 0, 0]);
+    out.extend_from_slice(&header.commits.to_le_bytes());
+    out.extend_from_slice(&header.time.0.to_le_bytes());
+    out.extend_from_slice(&header.since.0.to_le_bytes());
+    for number in [header.pages, header.records, first_record, 0] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&header.state.0.to_le_bytes());
+}
+
+/// Appends a page, compressed where that saves bytes.
+fn append_record(
+    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    number: PageNumber,
+    hash: PageHash,
+    image: &[u8],
+) {
+    scratch.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
+    let packed = lz4_flex::block::compress_into(image, scratch).ok();
+    let packed = packed
+        .filter(|&n| n < image.len())
+        .and_then(|n| scratch.get(..n));
+    let (encoding, stored) = packed.map_or((ENCODING_RAW, image), |packed| (ENCODING_LZ4, packed));
+    let less_one = u16::try_from(stored.len().saturating_sub(1)).unwrap_or(u16::MAX);
+    out.reserve(RECORD_LEN + stored.len());
+    out.extend_from_slice(&number.get().to_le_bytes());
+    out.push(encoding);
+    out.extend_from_slice(&less_one.to_le_bytes());
+    out.extend_from_slice(&hash.0.to_le_bytes());
+    out.extend_from_slice(stored);
+}

@@ -1,0 +1,281 @@
+//! Segments, written and read through the public interface.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
+use genesis_wal::part::{self, Part, Stamp};
+use genesis_wal::reader::Reader;
+use genesis_wal::segment::{
+    EncodeError, SegmentEncoder, SegmentError, TransactionHeader, TransactionKind, fragments,
+};
+use genesis_wal::time::Micros;
+use proptest::prelude::*;
+
+fn stamp() -> Stamp {
+    Stamp {
+        generation: Generation {
+            epoch: Epoch(1),
+            random: 2,
+        },
+        epoch: Epoch(3),
+    }
+}
+
+fn number(page: u32) -> PageNumber {
+    PageNumber::new(page).unwrap()
+}
+
+fn transaction(txid: u64, pages: u32, records: usize) -> TransactionHeader {
+    TransactionHeader {
+        txid: Txid(txid),
+        kind: TransactionKind::Commit,
+        late: txid.is_multiple_of(2),
+        commits: 1,
+        time: Micros(txid * 1000),
+        since: Micros(txid * 900),
+        pages,
+        records: u32::try_from(records).unwrap(),
+        state: StateHash(txid * 7),
+    }
+}
+
+/// A page that LZ4 shortens when `seed` is even, and one that it does not when it is odd.
+fn image(size: PageSize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    if seed.is_multiple_of(2) {
+        vec![u8::try_from(seed % 251).unwrap(); size.bytes()]
+    } else {
+        std::iter::repeat_with(noise).take(size.bytes()).collect()
+    }
+}
+
+type History = Vec<(TransactionHeader, Vec<(u32, Vec<u8>)>)>;
+
+fn encode(size: PageSize, history: &History, cut_at: usize) -> Vec<u8> {
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    let mut out = Vec::new();
+    for (header, pages) in history {
+        encoder.begin(*header, None).unwrap();
+        for (page, image) in pages {
+            let hash = PageHash::of(number(*page), image);
+            encoder.page(number(*page), hash, image).unwrap();
+            if encoder.len() >= cut_at {
+                encoder.cut(&mut out).unwrap();
+            }
+        }
+    }
+    encoder.finish(&mut out).unwrap();
+    out
+}
+
+/// Decodes a segment, joining fragments.
+fn decode(size: PageSize, bytes: &[u8]) -> Result<History, String> {
+    let mut reader = Reader::new(bytes);
+    let mut history: History = Vec::new();
+    let mut open = false;
+    while !reader.rest().is_empty() {
+        let part = Part::decode(&mut reader).map_err(|e| e.to_string())?;
+        for fragment in fragments(&part) {
+            let fragment = fragment.map_err(|e| e.to_string())?;
+            if open != (fragment.first_record > 0) {
+                return Err("the fragments do not join".to_owned());
+            }
+            if fragment.first_record == 0 {
+                history.push((fragment.header, Vec::new()));
+            }
+            open = !fragment.is_last();
+            let (_, pages) = history.last_mut().unwrap();
+            for record in &fragment.pages {
+                let mut page = vec![0; size.bytes()];
+                record.unpack(&mut page).map_err(|e| e.to_string())?;
+                pages.push((record.number.get(), page));
+            }
+        }
+    }
+    if open {
+        Err("the last transaction is not complete".to_owned())
+    } else {
+        Ok(history)
+    }
+}
+
+fn small_history(size: PageSize) -> History {
+    vec![
+        (
+            transaction(5, 9, 2),
+            vec![(1, image(size, 4)), (9, image(size, 5))],
+        ),
+        (transaction(6, 9, 1), vec![(3, image(size, 7))]),
+    ]
+}
+
+#[test]
+fn round_trips_at_every_page_size_in_one_part_and_in_many() {
+    for log2 in 9..=16 {
+        let size = PageSize::from_log2(log2).unwrap();
+        let history = small_history(size);
+        for cut_at in [1, usize::MAX] {
+            let bytes = encode(size, &history, cut_at);
+            assert_eq!(decode(size, &bytes).unwrap(), history, "{size} {cut_at}");
+        }
+    }
+}
+
+#[test]
+fn the_part_header_sums_its_transactions_up() {
+    let size = PageSize::new(512).unwrap();
+    let bytes = encode(size, &small_history(size), usize::MAX);
+    let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
+    assert_eq!((part.header.first, part.header.last), (Txid(5), Txid(6)));
+    assert_eq!(
+        (part.header.before, part.header.after),
+        (StateHash(1), StateHash(42))
+    );
+    assert_eq!(part.header.stamp, stamp());
+}
+
+#[test]
+fn every_flipped_byte_of_a_payload_behind_a_valid_envelope_is_an_error_or_another_header() {
+    let size = PageSize::new(512).unwrap();
+    let history = small_history(size);
+    let good = encode(size, &history, usize::MAX);
+    let part = Part::decode(&mut Reader::new(&good)).unwrap();
+    for at in 0..part.payload.len() {
+        let mut payload = part.payload.to_vec();
+        payload[at] ^= 0x41;
+        let mut bytes = Vec::new();
+        part::encode(&part.header, &payload, &mut bytes).unwrap();
+        if let Ok(decoded) = decode(size, &bytes) {
+            assert_ne!(decoded, history, "byte {at}");
+            let pages = |h: &History| h.iter().map(|(_, p)| p.clone()).collect::<Vec<_>>();
+            assert_eq!(
+                pages(&decoded),
+                pages(&history),
+                "byte {at} yields a wrong page"
+            );
+        }
+    }
+    for cut in 0..part.payload.len() {
+        let mut bytes = Vec::new();
+        part::encode(&part.header, &part.payload[..cut], &mut bytes).unwrap();
+        assert!(decode(size, &bytes).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn absurd_counts_are_refused_before_they_are_allocated() {
+    let size = PageSize::new(512).unwrap();
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    encoder.begin(transaction(5, 9, 0), None).unwrap();
+    let mut good = Vec::new();
+    encoder.finish(&mut good).unwrap();
+    let part = Part::decode(&mut Reader::new(&good)).unwrap();
+    let mut payload = part.payload.to_vec();
+    payload[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
+    payload[44..48].copy_from_slice(&u32::MAX.to_le_bytes());
+    let part = Part {
+        payload: &payload,
+        ..part
+    };
+    assert_eq!(
+        fragments(&part).next(),
+        Some(Err(SegmentError::BadCount(Txid(5))))
+    );
+}
+
+#[test]
+fn the_encoder_refuses_what_no_decoder_takes() {
+    let size = PageSize::new(512).unwrap();
+    let page = image(size, 2);
+    let hash = PageHash(0);
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    assert_eq!(
+        encoder.page(number(1), hash, &page),
+        Err(EncodeError::NotOpen)
+    );
+    encoder.begin(transaction(5, 9, 2), None).unwrap();
+    encoder.page(number(3), hash, &page).unwrap();
+    let bad = |n| Err(EncodeError::BadPage(number(n)));
+    assert_eq!(encoder.page(number(3), hash, &page), bad(3));
+    assert_eq!(encoder.page(number(10), hash, &page), bad(10));
+    assert_eq!(encoder.page(number(4), hash, &page[1..]), bad(4));
+    let incomplete = Err(EncodeError::Incomplete {
+        txid: Txid(5),
+        records: 1,
+    });
+    assert_eq!(encoder.begin(transaction(6, 9, 0), None), incomplete);
+    assert_eq!(encoder.finish(&mut Vec::new()), incomplete);
+    encoder.page(number(4), hash, &page).unwrap();
+    let gap = Err(EncodeError::OutOfSequence {
+        before: Txid(5),
+        found: Txid(7),
+    });
+    assert_eq!(encoder.begin(transaction(7, 9, 0), None), gap);
+}
+
+#[test]
+fn the_lock_page_is_refused_by_both_sides() {
+    let size = PageSize::new(65_536).unwrap();
+    let lock = size.lock_page();
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    encoder
+        .begin(transaction(5, lock.get() + 1, 1), None)
+        .unwrap();
+    let page = image(size, 2);
+    assert_eq!(
+        encoder.page(lock, PageHash(0), &page),
+        Err(EncodeError::BadPage(lock))
+    );
+
+    encoder
+        .page(number(lock.get() + 1), PageHash(0), &page)
+        .unwrap();
+    let mut good = Vec::new();
+    encoder.finish(&mut good).unwrap();
+    let part = Part::decode(&mut Reader::new(&good)).unwrap();
+    let mut payload = part.payload.to_vec();
+    payload[56..60].copy_from_slice(&lock.get().to_le_bytes());
+    let part = Part {
+        payload: &payload,
+        ..part
+    };
+    assert_eq!(
+        fragments(&part).next(),
+        Some(Err(SegmentError::BadPage(lock.get())))
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_history_round_trips_however_it_is_cut(
+        log2 in 9u8..=13,
+        sizes in prop::collection::vec(prop::collection::btree_set(1u32..60, 0..12), 1..8),
+        seed in any::<u32>(),
+        cut_at in 1usize..20_000,
+    ) {
+        let size = PageSize::from_log2(log2).unwrap();
+        let history: History = (1u64..)
+            .zip(&sizes)
+            .map(|(txid, pages)| {
+                let images = pages.iter().map(|&p| (p, image(size, u64::from(seed) + u64::from(p))));
+                (transaction(txid, 60, pages.len()), images.collect())
+            })
+            .collect();
+        prop_assert_eq!(decode(size, &encode(size, &history, cut_at)).unwrap(), history);
+    }
+
+    #[test]
+    fn no_payload_makes_the_decoder_panic(payload in prop::collection::vec(any::<u8>(), 0..400)) {
+        let size = PageSize::new(512).unwrap();
+        let good = encode(size, &small_history(size), usize::MAX);
+        let part = Part::decode(&mut Reader::new(&good)).unwrap();
+        let _count = fragments(&Part { payload: &payload, ..part }).count();
+    }
+}
