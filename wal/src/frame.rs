@@ -64,11 +64,8 @@ impl FrameHeader {
     /// The checksum that a frame with this header and `page` has after one with `before`.
     #[must_use]
     pub fn chained(&self, order: ByteOrder, before: Checksum, page: &[u8]) -> Checksum {
-        let [a, b, c, d] = self.page.to_be_bytes();
-        let [e, f, g, h] = self.commit.to_be_bytes();
-        before
-            .extend(order, &[a, b, c, d, e, f, g, h])
-            .extend(order, page)
+        let summed = (u64::from(self.page) << 32) | u64::from(self.commit);
+        before.extend(order, &summed.to_be_bytes()).extend(order, page)
     }
 }
 
