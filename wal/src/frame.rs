@@ -65,7 +65,9 @@ impl FrameHeader {
     #[must_use]
     pub fn chained(&self, order: ByteOrder, before: Checksum, page: &[u8]) -> Checksum {
         let summed = (u64::from(self.page) << 32) | u64::from(self.commit);
-        before.extend(order, &summed.to_be_bytes()).extend(order, page)
+        before
+            .extend(order, &summed.to_be_bytes())
+            .extend(order, page)
     }
 }
 

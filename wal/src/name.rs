@@ -95,6 +95,24 @@ pub fn generation_prefix(generation: Generation) -> String {
 /// The prefix of every claim.
 pub const EPOCHS_PREFIX: &str = "epochs/";
 
+impl From<ManifestName> for ObjectName {
+    fn from(name: ManifestName) -> Self {
+        Self::Manifest(name)
+    }
+}
+
+impl From<PackName> for ObjectName {
+    fn from(name: PackName) -> Self {
+        Self::Pack(name)
+    }
+}
+
+impl From<SegmentName> for ObjectName {
+    fn from(name: SegmentName) -> Self {
+        Self::Segment(name)
+    }
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,0 +1,24 @@
+//! The only reader of clocks.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use genesis_wal::time::Micros;
+
+/// Time since the first call in this process. It never goes back and is nobody's wall clock.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this module owns the clocks")]
+pub fn monotonic() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// The wall clock, as far as anybody trusts it; 1970 when it stands before that.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this module owns the clocks")]
+pub fn wall() -> Micros {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

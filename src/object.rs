@@ -1,0 +1,104 @@
+//! Objects of a store, read part by part with bounded memory.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use genesis_wal::name::ObjectName;
+use genesis_wal::part::{self, Part, PartError, PartHeader};
+use genesis_wal::reader::Reader;
+use thiserror::Error;
+
+use crate::store::{Store, StoreError};
+
+/// Bytes fetched at once, or one part where it is longer.
+const FETCH: u64 = 4 << 20;
+
+/// Why an object could not be read.
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    /// The store does not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its bytes are not those that were written.
+    #[error("{name} is damaged: {reason}")]
+    Damaged {
+        /// The object.
+        name: ObjectName,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ObjectError {
+    /// An object whose bytes are wrong.
+    pub fn damaged(name: impl Into<ObjectName>, reason: impl fmt::Display) -> Self {
+        Self::Damaged { name: name.into(), reason: reason.to_string() }
+    }
+}
+
+/// Reads an object's parts, in order.
+#[derive(Debug)]
+pub struct PartStream {
+    store: Arc<dyn Store>,
+    name: ObjectName,
+    offset: u64,
+    buffer: BytesMut,
+}
+
+impl PartStream {
+    /// A stream from the start of an object.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, name: ObjectName) -> Self {
+        Self { store, name, offset: 0, buffer: BytesMut::new() }
+    }
+
+    /// The bytes of the next part, proven by its CRC; `None` at the end of the object.
+    ///
+    /// # Errors
+    /// [`ObjectError`], also when the object ends within a part.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ObjectError> {
+        if !self.fill(PartHeader::LEN).await? && self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let len = part::stored_len(&self.buffer).map_err(|error| self.damaged(error))?;
+        self.fill(len).await?;
+        let bytes = self.buffer.split_to(len.min(self.buffer.len())).freeze();
+        let mut reader = Reader::new(&bytes);
+        Part::decode(&mut reader).map_err(|error| self.damaged(error))?;
+        Ok(Some(bytes))
+    }
+
+    /// The name of the object.
+    #[must_use]
+    pub fn name(&self) -> ObjectName {
+        self.name
+    }
+
+    /// Fetches until `wanted` bytes are there; false when the object ends before.
+    async fn fill(&mut self, wanted: usize) -> Result<bool, ObjectError> {
+        while self.buffer.len() < wanted {
+            let missing = (wanted - self.buffer.len()) as u64;
+            let end = self.offset.saturating_add(missing.max(FETCH));
+            let fetched = self.store.get_range(&self.name, self.offset..end).await?;
+            if fetched.is_empty() {
+                return Ok(false);
+            }
+            self.offset += fetched.len() as u64;
+            self.buffer.extend_from_slice(&fetched);
+        }
+        Ok(true)
+    }
+
+    fn damaged(&self, error: PartError) -> ObjectError {
+        ObjectError::damaged(self.name, error)
+    }
+}
+
+/// The one part of bytes that a [`PartStream`] has proven.
+///
+/// # Errors
+/// [`ObjectError::Damaged`] when they hold none.
+pub fn proven(name: ObjectName, bytes: &[u8]) -> Result<Part<'_>, ObjectError> {
+    Part::decode(&mut Reader::new(bytes)).map_err(|error| ObjectError::damaged(name, error))
+}

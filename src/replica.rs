@@ -1,0 +1,249 @@
+//! A replica as a whole: its description, the claim of an epoch, and the tip of its history.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use genesis_snapshot::inventory::Inventory;
+use genesis_snapshot::manifest::Manifest;
+use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::name::{EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
+use genesis_wal::page::{PageSize, StateHash};
+use genesis_wal::position::WalPosition;
+use genesis_wal::segment;
+use genesis_wal::time::Micros;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::durable;
+use crate::object::{ObjectError, PartStream, proven};
+use crate::store::{Body, Store, StoreError, StoreErrorKind};
+
+/// The format that this program reads and writes.
+const FORMAT: u32 = 1;
+
+/// Why a replica cannot be used.
+#[derive(Debug, Error)]
+pub enum ReplicaError {
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no replica in this place.
+    #[error("there is no replica here")]
+    Missing,
+    /// What describes the replica cannot be read.
+    #[error("genesis.json does not describe a replica")]
+    NotAReplica(#[source] serde_json::Error),
+    /// Another format.
+    #[error("the replica has format {0}; this program knows format {FORMAT}")]
+    UnknownFormat(u32),
+    /// An object cannot be used.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// No epoch is left.
+    #[error("the last epoch of this replica is used up")]
+    EpochsExhausted,
+    /// The kernel gives no random numbers.
+    #[error("cannot draw a random number")]
+    Random(#[source] std::io::Error),
+}
+
+/// `genesis.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    replica: String,
+}
+
+/// `epochs/<epoch>`: who claimed it. The nonce tells this claim from every other.
+#[derive(Debug, Serialize)]
+struct Claim<'a> {
+    host: &'a str,
+    pid: u32,
+    nonce: String,
+}
+
+/// The newest state of a replica's newest line of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tip {
+    /// The line.
+    pub generation: Generation,
+    /// The last transaction.
+    pub txid: Txid,
+    /// When it was committed.
+    pub time: Micros,
+    /// The state hash after it.
+    pub state: StateHash,
+    /// The place in the source's WAL behind it.
+    pub position: Option<WalPosition>,
+    /// Bytes in a page.
+    pub page_size: PageSize,
+}
+
+/// A place that holds the generations of one database.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    store: Arc<dyn Store>,
+}
+
+impl Replica {
+    /// Opens the replica in a store.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Missing`] when the store holds none.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self, ReplicaError> {
+        let bytes = match store.get(&ObjectName::Genesis).await {
+            Err(error) if error.kind == StoreErrorKind::NotFound => {
+                return Err(ReplicaError::Missing);
+            }
+            other => other?,
+        };
+        let description: Description =
+            serde_json::from_slice(&bytes).map_err(ReplicaError::NotAReplica)?;
+        match description.format {
+            FORMAT => Ok(Self { store }),
+            other => Err(ReplicaError::UnknownFormat(other)),
+        }
+    }
+
+    /// Opens the replica in a store, or makes one there.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub async fn open_or_create(store: Arc<dyn Store>) -> Result<Self, ReplicaError> {
+        match Self::open(Arc::clone(&store)).await {
+            Err(ReplicaError::Missing) => {}
+            other => return other,
+        }
+        let description = Description { format: FORMAT, replica: random_hex()? };
+        match store.create(&ObjectName::Genesis, json(&description)).await {
+            // Somebody was faster: the replica is theirs to describe.
+            Err(error) if error.kind != StoreErrorKind::AlreadyExists => Err(error.into()),
+            _ => Self::open(store).await,
+        }
+    }
+
+    /// Where the objects are.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Claims the next epoch for this process.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub async fn claim(&self) -> Result<Epoch, ReplicaError> {
+        let uname = rustix::system::uname();
+        let host = &uname.nodename().to_string_lossy();
+        let claim = Claim { host, pid: std::process::id(), nonce: random_hex()? };
+        loop {
+            let claimed = self.store.list(EPOCHS_PREFIX).await?.into_iter();
+            let highest = claimed.filter_map(|listed| match listed.name {
+                ObjectName::Claim(epoch) => Some(epoch),
+                _ => None,
+            });
+            let epoch = highest.max().unwrap_or(Epoch(0)).next();
+            let epoch = epoch.ok_or(ReplicaError::EpochsExhausted)?;
+            match self.store.create(&ObjectName::Claim(epoch), json(&claim)).await {
+                Ok(()) => return Ok(epoch),
+                Err(error) if error.kind == StoreErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What the replica holds.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn inventory(&self) -> Result<Inventory, StoreError> {
+        let listed = self.store.list("").await?;
+        Ok(Inventory::from_objects(listed.into_iter().map(|object| (object.name, object.size))))
+    }
+
+    /// The tip of the newest line; `None` when it holds no snapshot or its history has a gap.
+    ///
+    /// # Errors
+    /// When an object that the tip rests on cannot be read.
+    pub async fn tip(&self, inventory: &Inventory) -> Result<Option<Tip>, ReplicaError> {
+        let Some(line) = inventory.latest_generation() else { return Ok(None) };
+        let Some(manifest) = line.manifests().last() else { return Ok(None) };
+        let chain = line.chain(manifest.name.txid);
+        if chain.gap.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(match chain.segments.last() {
+            Some(segment) => self.tip_of_segment(segment.name).await?,
+            None => self.tip_of_manifest(manifest.name).await?,
+        }))
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub async fn manifest(&self, name: ManifestName) -> Result<Manifest, ObjectError> {
+        let bytes = self.store.get(&name.into()).await?;
+        let manifest = Manifest::decode(&bytes).map_err(|e| ObjectError::damaged(name, e))?;
+        if (manifest.stamp.generation, manifest.txid) == (name.generation, name.txid) {
+            Ok(manifest)
+        } else {
+            Err(ObjectError::damaged(name, "it holds another snapshot than its name says"))
+        }
+    }
+
+    async fn tip_of_manifest(&self, name: ManifestName) -> Result<Tip, ReplicaError> {
+        let manifest = self.manifest(name).await?;
+        Ok(Tip {
+            generation: name.generation,
+            txid: name.txid,
+            time: manifest.time,
+            state: manifest.state,
+            position: manifest.position,
+            page_size: manifest.layout.page_size,
+        })
+    }
+
+    async fn tip_of_segment(&self, name: SegmentName) -> Result<Tip, ReplicaError> {
+        let mut stream = PartStream::new(Arc::clone(&self.store), name.into());
+        let mut tip = None;
+        while let Some(bytes) = stream.next().await? {
+            let part = proven(name.into(), &bytes)?;
+            tip = Some(tip_of_part(&part).map_err(|e| ObjectError::damaged(name, e))?);
+        }
+        let reached = tip.filter(|tip| tip.txid == name.last && tip.generation == name.generation);
+        let damaged = || ObjectError::damaged(name, "it does not hold what its name says");
+        Ok(reached.ok_or_else(damaged)?)
+    }
+}
+
+/// The state behind the last transaction of a part.
+///
+/// # Errors
+/// When its payload holds no transactions.
+pub fn tip_of_part(part: &genesis_wal::part::Part<'_>) -> Result<Tip, segment::SegmentError> {
+    let mut time = Micros(0);
+    for fragment in segment::fragments(part) {
+        time = fragment?.header.time;
+    }
+    Ok(Tip {
+        generation: part.header.stamp.generation,
+        txid: part.header.last,
+        time,
+        state: part.header.after,
+        position: part.header.position,
+        page_size: part.header.page_size,
+    })
+}
+
+fn json(value: &impl Serialize) -> Body {
+    // Plain structs of strings and numbers: nothing in them fails to serialise.
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    Body::Bytes(Bytes::from(bytes))
+}
+
+fn random_hex() -> Result<String, ReplicaError> {
+    let random = || durable::random().map_err(ReplicaError::Random);
+    Ok(format!("{:016x}{:016x}", random()?, random()?))
+}

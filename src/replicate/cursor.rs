@@ -1,0 +1,254 @@
+//! How far a WAL has been read, and what the next look at the wal-index means. Pure decisions.
+
+use genesis_wal::checksum::Checksum;
+use genesis_wal::header::WalHeader;
+use genesis_wal::index::IndexHeader;
+use genesis_wal::page::{PageNumber, PageSize};
+use genesis_wal::position::{WalIdentity, WalPosition};
+use genesis_wal::scan::{ScanEnd, Scanner};
+use thiserror::Error;
+
+/// Why what follows cannot be proven to continue what was recorded. The answer is a new snapshot,
+/// never a guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Doubt {
+    /// The frames are not what the wal-index says.
+    #[error("{0}")]
+    Scan(ScanEnd),
+    /// The WAL was restarted, and commits before that were not seen.
+    #[error("the WAL was restarted after {counted} commits since the last look, and {read} were read")]
+    LostCommits {
+        /// Commits that the wal-index counted.
+        counted: u32,
+        /// Commits that were read.
+        read: u32,
+    },
+    /// The page size changed.
+    #[error("the WAL has pages of {0} bytes, which the database did not have before")]
+    PageSize(PageSize),
+    /// A transaction grew the database by a page that it did not write.
+    #[error("page {0} was added to the database and never written")]
+    MissingPage(PageNumber),
+    /// The WAL changed under the lock that should have kept it.
+    #[error("frame {0} could not be read again")]
+    Vanished(u32),
+}
+
+/// A committed place in the source, from which reading goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    page_size: PageSize,
+    /// The WAL that was read; `None` when all of it was, and the next one begins anew.
+    identity: Option<WalIdentity>,
+    frame: u32,
+    checksum: Checksum,
+    change: u32,
+    pages: u32,
+}
+
+/// What the wal-index calls for.
+#[derive(Debug)]
+pub enum Next {
+    /// Everything committed has been read.
+    UpToDate,
+    /// Index and file are of two minds, which passes: look again.
+    LookAgain,
+    /// There is more to read.
+    Scan {
+        /// The scan, set at the place.
+        scanner: Scanner,
+        /// The WAL that it reads.
+        identity: WalIdentity,
+    },
+    /// This cannot be the continuation.
+    Doubt(Doubt),
+}
+
+impl Cursor {
+    /// A cursor behind the state that `index` describes. `header` is the WAL's, read behind it.
+    #[must_use]
+    pub fn at(
+        page_size: PageSize,
+        index: &IndexHeader,
+        header: Option<WalHeader>,
+        pages: u32,
+    ) -> Self {
+        let header = header.filter(|h| index.max_frame > 0 && h.salts == index.salts);
+        Self {
+            page_size,
+            identity: header.as_ref().map(WalIdentity::from),
+            frame: index.max_frame,
+            checksum: index.frame_checksum,
+            change: index.change,
+            pages,
+        }
+    }
+
+    /// A cursor at a place that was recorded before.
+    #[must_use]
+    pub fn at_position(page_size: PageSize, position: &WalPosition) -> Self {
+        Self {
+            page_size,
+            identity: Some(position.identity),
+            frame: position.frame,
+            checksum: position.checksum,
+            change: position.change,
+            pages: position.pages,
+        }
+    }
+
+    /// The place, for a restart to prove continuity with; `None` between two WALs.
+    #[must_use]
+    pub fn position(&self) -> Option<WalPosition> {
+        Some(WalPosition {
+            identity: self.identity?,
+            frame: self.frame,
+            checksum: self.checksum,
+            change: self.change,
+            pages: self.pages,
+        })
+    }
+
+    /// Decides what is next, from the published index and the header of the WAL file.
+    #[must_use]
+    pub fn next(&self, index: &IndexHeader, header: Option<WalHeader>) -> Next {
+        if index.max_frame == 0 {
+            return match index.change.wrapping_sub(self.change) {
+                0 => Next::UpToDate,
+                counted => Next::Doubt(Doubt::LostCommits { counted, read: 0 }),
+            };
+        }
+        let Some(header) = header.filter(|h| h.salts == index.salts) else {
+            return Next::LookAgain;
+        };
+        if header.page_size != self.page_size {
+            return Next::Doubt(Doubt::PageSize(header.page_size));
+        }
+        let identity = WalIdentity::from(&header);
+        let (frame, checksum) = match self.identity {
+            Some(known) if known == identity => (self.frame, self.checksum),
+            _ => (0, header.checksum),
+        };
+        let at_end = frame == index.max_frame && frame > 0;
+        if at_end && checksum == index.frame_checksum {
+            return Next::UpToDate;
+        }
+        Next::Scan { scanner: Scanner::new(header, frame, checksum, index), identity }
+    }
+
+    /// Goes on to the end of a clean scan of `identity` that read `commits` commits.
+    ///
+    /// # Errors
+    /// [`Doubt::LostCommits`] when the WAL was restarted and the wal-index counted other commits than
+    /// were read. Within one WAL the chain of checksums is the proof: there the counter only goes
+    /// another way when the wal-index was rebuilt.
+    pub fn advance(
+        &mut self,
+        identity: WalIdentity,
+        index: &IndexHeader,
+        commits: u32,
+    ) -> Result<(), Doubt> {
+        let counted = index.change.wrapping_sub(self.change);
+        if counted != commits {
+            if self.identity != Some(identity) {
+                return Err(Doubt::LostCommits { counted, read: commits });
+            }
+            tracing::info!(counted, commits, "the wal-index was rebuilt in place");
+        }
+        *self = Self {
+            page_size: self.page_size,
+            identity: Some(identity),
+            frame: index.max_frame,
+            checksum: index.frame_checksum,
+            change: index.change,
+            pages: index.pages,
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::checksum::ByteOrder;
+    use genesis_wal::header::Salts;
+
+    use super::*;
+
+    fn header(salt: u8, sequence: u32) -> WalHeader {
+        let size = PageSize::new(4096).unwrap();
+        WalHeader::new(ByteOrder::Little, size, sequence, Salts([salt; 8]))
+    }
+
+    fn index(salt: u8, max_frame: u32, change: u32) -> IndexHeader {
+        IndexHeader {
+            change,
+            page_size: None,
+            max_frame,
+            pages: 3,
+            frame_checksum: Checksum(max_frame, 1),
+            salts: Salts([salt; 8]),
+        }
+    }
+
+    fn cursor() -> Cursor {
+        let size = PageSize::new(4096).unwrap();
+        Cursor::at(size, &index(1, 9, 5), Some(header(1, 0)), 3)
+    }
+
+    fn scan_from(next: &Next) -> Option<u32> {
+        match next {
+            Next::Scan { scanner, .. } => Some(scanner.next_frame()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_same_wal_goes_on_behind_what_was_read() {
+        assert!(matches!(cursor().next(&index(1, 9, 5), Some(header(1, 0))), Next::UpToDate));
+        assert_eq!(scan_from(&cursor().next(&index(1, 12, 7), Some(header(1, 0)))), Some(10));
+    }
+
+    #[test]
+    fn another_wal_is_read_from_its_start_even_under_the_same_salts() {
+        assert_eq!(scan_from(&cursor().next(&index(2, 1, 6), Some(header(2, 1)))), Some(1));
+        assert_eq!(scan_from(&cursor().next(&index(1, 1, 6), Some(header(1, 1)))), Some(1));
+    }
+
+    #[test]
+    fn index_and_file_of_two_minds_are_looked_at_again() {
+        assert!(matches!(cursor().next(&index(1, 12, 7), Some(header(2, 1))), Next::LookAgain));
+        assert!(matches!(cursor().next(&index(1, 12, 7), None), Next::LookAgain));
+    }
+
+    #[test]
+    fn a_restart_must_account_for_every_commit() {
+        let identity = WalIdentity::from(&header(2, 1));
+        let lost = Err(Doubt::LostCommits { counted: 3, read: 1 });
+        assert_eq!(cursor().advance(identity, &index(2, 1, 8), 1), lost);
+        let mut cursor = cursor();
+        assert_eq!(cursor.advance(identity, &index(2, 1, 6), 1), Ok(()));
+        assert_eq!(cursor.position().unwrap().frame, 1);
+    }
+
+    #[test]
+    fn an_emptied_wal_must_not_have_taken_commits_along() {
+        assert!(matches!(cursor().next(&index(2, 0, 5), None), Next::UpToDate));
+        let next = cursor().next(&index(2, 0, 7), None);
+        assert!(matches!(next, Next::Doubt(Doubt::LostCommits { counted: 2, read: 0 })));
+    }
+
+    #[test]
+    fn a_rebuilt_index_restarts_the_count_within_one_wal() {
+        let identity = WalIdentity::from(&header(1, 0));
+        let mut cursor = cursor();
+        assert_eq!(cursor.advance(identity, &index(1, 12, 0), 2), Ok(()));
+        assert_eq!(cursor.advance(identity, &index(1, 13, 1), 1), Ok(()));
+    }
+
+    #[test]
+    fn another_page_size_is_no_continuation() {
+        let size = PageSize::new(512).unwrap();
+        let other = WalHeader::new(ByteOrder::Little, size, 0, Salts([2; 8]));
+        assert!(matches!(cursor().next(&index(2, 1, 6), Some(other)), Next::Doubt(_)));
+    }
+}

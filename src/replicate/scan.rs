@@ -1,0 +1,111 @@
+//! Drives the scanner over the source's WAL.
+
+use std::collections::HashMap;
+
+use genesis_wal::checksum::Checksum;
+use genesis_wal::index::IndexHeader;
+use genesis_wal::page::PageNumber;
+use genesis_wal::reader::Reader;
+use genesis_wal::scan::{FrameRef, ScanEnd, Scanner, Step, Transaction};
+
+use crate::sqlite::{FrameReader, Held, Source, SourceError};
+
+/// Runs a scan to its end, handing each transaction to `commit`.
+///
+/// # Errors
+/// When the WAL cannot be read.
+pub fn scan(
+    frames: &mut FrameReader<'_>,
+    mut scanner: Scanner,
+    mut commit: impl FnMut(Transaction),
+) -> Result<ScanEnd, SourceError> {
+    loop {
+        let bytes = match scanner.frames_left() {
+            0 => &[],
+            _ => frames.frames_from(scanner.next_frame())?,
+        };
+        let mut reader = Reader::new(bytes);
+        loop {
+            match scanner.step(&mut reader) {
+                Step::Commit(transaction) => commit(transaction),
+                Step::End(end) => return Ok(end),
+                Step::NeedBytes if bytes.is_empty() => return Ok(scanner.torn()),
+                Step::NeedBytes => break,
+            }
+        }
+    }
+}
+
+/// The newest image of each page in the WAL, as of one of its commits.
+#[derive(Debug, Clone, Default)]
+pub struct Overlay {
+    newest: HashMap<PageNumber, u32>,
+    /// The last transaction that went in.
+    end: Option<(u32, Checksum)>,
+    pages: u32,
+}
+
+impl Overlay {
+    /// The images of the current WAL up to the commit at `upto`, or to the one before it.
+    ///
+    /// # Errors
+    /// When the WAL cannot be read. The inner error says why the frames are not what the wal-index
+    /// describes.
+    pub fn read(
+        source: &Source,
+        index: &IndexHeader,
+        upto: u32,
+    ) -> Result<Result<Self, ScanEnd>, SourceError> {
+        let mut overlay = Self::default();
+        let Some(header) = source.wal_header()? else {
+            return Ok(Err(ScanEnd::Torn { frame: 1 }));
+        };
+        let scanner = Scanner::new(header, 0, header.checksum, index);
+        let mut frames = FrameReader::new(source, index.max_frame);
+        let end = scan(&mut frames, scanner, |transaction| {
+            if transaction.frame <= upto {
+                overlay.add(&transaction);
+            }
+        })?;
+        Ok(if end == ScanEnd::Clean { Ok(overlay) } else { Err(end) })
+    }
+
+    /// The overlay of what a read transaction holds: empty where the file alone is the state.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of_held(source: &Source, held: &Held) -> Result<Result<Self, ScanEnd>, SourceError> {
+        if held.overlay {
+            Self::read(source, &held.index.header, held.index.header.max_frame)
+        } else {
+            Ok(Ok(Self::default()))
+        }
+    }
+
+    /// The frame and checksum of the last commit that went in.
+    #[must_use]
+    pub fn end(&self) -> Option<(u32, Checksum)> {
+        self.end
+    }
+
+    /// Pages after that commit.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// The images within a database of `pages` pages, ascending by page.
+    #[must_use]
+    pub fn into_images(self, pages: u32) -> Vec<FrameRef> {
+        let images = self.newest.into_iter().map(|(page, frame)| FrameRef { page, frame });
+        let mut images: Vec<_> = images.filter(|image| image.page.get() <= pages).collect();
+        images.sort_unstable_by_key(|image| image.page);
+        images
+    }
+
+    fn add(&mut self, transaction: &Transaction) {
+        self.newest.extend(transaction.images.iter().map(|image| (image.page, image.frame)));
+        self.end = Some((transaction.frame, transaction.checksum));
+        self.pages = transaction.pages;
+    }
+}

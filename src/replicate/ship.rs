@@ -1,0 +1,83 @@
+//! Ships what was sealed, in order, and says what is durable.
+
+use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use genesis_wal::id::Txid;
+use genesis_wal::name::{ObjectName, SegmentName};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+use super::spool::Spool;
+use crate::store::retry::{Persistence, persist};
+use crate::store::{Body, Store, StoreError};
+
+/// Something to ship. What comes later in the queue may rest on what came before.
+#[derive(Debug)]
+pub enum Shipment {
+    /// A sealed segment of the spool.
+    Segment(SegmentName),
+    /// An object of a snapshot, from memory.
+    Object {
+        /// Its name.
+        name: ObjectName,
+        /// Its bytes.
+        bytes: Bytes,
+        /// Told when it is stored, so that only so many wait in memory.
+        stored: SyncSender<()>,
+    },
+}
+
+/// Ships until the queue is closed and empty.
+#[derive(Debug)]
+pub struct Shipper {
+    /// Where to.
+    pub store: Arc<dyn Store>,
+    /// Where segments wait.
+    pub spool: Spool,
+    /// What to ship.
+    pub queue: UnboundedReceiver<Shipment>,
+    /// The last transaction that is in the replica with all before it.
+    pub durable: watch::Sender<Txid>,
+}
+
+impl Shipper {
+    /// Ships until the queue is closed and empty. Failures of the store are waited out.
+    ///
+    /// # Errors
+    /// [`StoreError`] where trying again is pointless: a name of ours holds somebody else's bytes, or
+    /// a sealed segment is gone.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        while let Some(shipment) = self.queue.recv().await {
+            match shipment {
+                Shipment::Segment(name) => self.ship_segment(name).await?,
+                Shipment::Object { name, bytes, stored } => {
+                    self.store(&name, Body::Bytes(bytes)).await?;
+                    if let ObjectName::Manifest(manifest) = name {
+                        self.durable.send_replace(manifest.txid);
+                    }
+                    // Whoever waited may have given up meanwhile.
+                    stored.try_send(()).ok();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ship_segment(&self, name: SegmentName) -> Result<(), StoreError> {
+        let path: PathBuf = self.spool.path(&name);
+        self.store(&name.into(), Body::File(path)).await?;
+        self.durable.send_replace(name.last);
+        tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
+        if let Err(error) = self.spool.remove(&name) {
+            tracing::warn!(%name, %error, "cannot remove a shipped segment from the spool");
+        }
+        Ok(())
+    }
+
+    async fn store(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
+        persist(Persistence::Always, async || self.store.create(name, body.clone()).await).await
+    }
+}

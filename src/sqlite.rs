@@ -1,0 +1,121 @@
+//! The source database: the only user of SQLite, and the only code that opens the database's files.
+//!
+//! Closing *any* descriptor of the database or of its `-shm` drops every lock that SQLite holds on
+//! that file for the whole process. So those two are opened once, by [`Source`], and closed only
+//! behind the last connection. The `-wal` carries no locks and may be opened freely.
+
+mod frames;
+mod source;
+mod state;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub use frames::FrameReader;
+pub use source::{Held, Source};
+pub use state::StateReader;
+
+/// The oldest SQLite that may checkpoint for us, as its version number: older ones can lose commits
+/// when a WAL is reset while they checkpoint.
+pub const MINIMUM_SQLITE: i32 = 3_054_001;
+
+const _: () = assert!(
+    rusqlite::ffi::SQLITE_VERSION_NUMBER >= MINIMUM_SQLITE,
+    "the bundled SQLite is older than 3.54.1"
+);
+
+/// The version of the SQLite in use, such as `3.54.1`.
+#[must_use]
+pub fn version() -> &'static str {
+    rusqlite::version()
+}
+
+/// Whether the SQLite in use is at least the one that was asked for when this was built.
+#[must_use]
+pub fn is_recent() -> bool {
+    rusqlite::version_number() >= MINIMUM_SQLITE
+}
+
+/// Why a database cannot be followed.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// There is no such file.
+    #[error("{} does not exist", path.display())]
+    Missing {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file has no content yet.
+    #[error("{} is empty", path.display())]
+    Empty {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The path leads to something that is no regular file.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// The file's content is not SQLite's.
+    #[error("{} is not an SQLite database, or it is encrypted", path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database keeps a rollback journal.
+    #[error("{} is not in WAL mode: its journal mode is {mode}", path.display())]
+    NotWal {
+        /// The database.
+        path: PathBuf,
+        /// Its journal mode.
+        mode: String,
+    },
+    /// Somebody keeps everybody else out.
+    #[error(
+        "{} is locked by another process, perhaps with PRAGMA locking_mode=EXCLUSIVE",
+        path.display()
+    )]
+    Locked {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The wal-index is of a kind that this program does not know.
+    #[error("the wal-index of {} cannot be read", path.display())]
+    Index {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: genesis_wal::index::IndexError,
+    },
+    /// SQLite refuses.
+    #[error("SQLite cannot {action} {}", path.display())]
+    Sqlite {
+        /// What was tried.
+        action: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The operating system refuses.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+impl SourceError {
+    /// Whether the database may yet become one that can be followed, without anybody's help: it does
+    /// not exist, or nothing was written into it.
+    #[must_use]
+    pub fn is_not_yet(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Empty { .. })
+    }
+}

@@ -1,0 +1,101 @@
+//! Frames of the WAL by number, read in windows.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use genesis_wal::frame::{FrameHeader, frame_len, frame_offset};
+use genesis_wal::page::PageSize;
+
+use super::{Source, SourceError};
+
+/// Bytes read at once.
+const WINDOW: usize = 1 << 20;
+
+/// Reads frames up to a committed one. What it reads is only as good as the scan that proved it.
+#[derive(Debug)]
+pub struct FrameReader<'a> {
+    source: &'a Source,
+    page_size: PageSize,
+    max_frame: u32,
+    /// The number of the first frame in the window.
+    first: u32,
+    window: Vec<u8>,
+}
+
+impl<'a> FrameReader<'a> {
+    /// A reader of frames 1 to `max_frame`.
+    #[must_use]
+    pub fn new(source: &'a Source, max_frame: u32) -> Self {
+        let page_size = source.page_size();
+        Self {
+            source,
+            page_size,
+            max_frame,
+            first: 1,
+            window: Vec::new(),
+        }
+    }
+
+    /// Whole frames from `frame` on, as many as a window holds; empty where the file ends before
+    /// that frame does.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn frames_from(&mut self, frame: u32) -> Result<&[u8], SourceError> {
+        let len = frame_len(self.page_size);
+        if self.at(frame).is_none() {
+            let left = self.max_frame.saturating_sub(frame.saturating_sub(1)) as usize;
+            self.window.resize(left.min((WINDOW / len).max(1)) * len, 0);
+            let offset = frame_offset(self.page_size, frame);
+            let filled = read_full(self.source, &mut self.window, offset)?;
+            self.window.truncate(filled - filled % len);
+            self.first = frame;
+        }
+        Ok(self.at(frame).unwrap_or_default())
+    }
+
+    /// The page in `frame`; `None` where the file ends before that frame does.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
+        let len = frame_len(self.page_size);
+        Ok(self.frames_from(frame)?.get(FrameHeader::LEN..len))
+    }
+
+    fn at(&self, frame: u32) -> Option<&[u8]> {
+        let ahead = frame.checked_sub(self.first)? as usize;
+        let rest = self
+            .window
+            .get(ahead.checked_mul(frame_len(self.page_size))?..)?;
+        (!rest.is_empty()).then_some(rest)
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(source: &Source, buffer: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+    let failed = |error| SourceError::Io {
+        action: "read",
+        path: source.wal_path(),
+        source: error,
+    };
+    read_at_most(source.wal(), buffer, offset).map_err(failed)
+}
+
+/// Reads from `offset` until the buffer is full or the file ends; the bytes read.
+pub(super) fn read_at_most(
+    file: &impl FileExt,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,93 @@
+//! Where a replica's objects live: one small trait, and one implementation for each kind of place.
+//!
+//! Objects are written once and never changed. A store knows names and bytes, and nothing of SQLite.
+
+mod file;
+pub mod retry;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use genesis_wal::name::ObjectName;
+use thiserror::Error;
+
+pub use file::FileStore;
+
+/// A place for a replica's objects.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Stores an object under a name that holds none. When it returns, the object outlives a power
+    /// loss. Storing the same bytes again is no error, so that a retry after a lost answer succeeds.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::AlreadyExists`] when the name holds other bytes; they are left alone.
+    async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError>;
+
+    /// A whole object; for those whose size is bounded by their kind.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] when the name holds none.
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
+
+    /// A range of an object's bytes, cut off at its end.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] when the name holds none.
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// All objects whose names begin with `prefix`, in the order of their names. Keys that name no
+    /// object of a replica are left out. An empty or missing place holds no objects.
+    ///
+    /// # Errors
+    /// When the place cannot be read; never because it is empty.
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
+}
+
+/// The bytes of an object to store.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A local file, which is streamed.
+    File(PathBuf),
+}
+
+/// An object that a listing found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// The object's name.
+    pub name: ObjectName,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What a caller may want to know of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// The name holds other bytes.
+    AlreadyExists,
+    /// It will fail again until somebody changes something: permissions, a wrong place.
+    Permanent,
+    /// It may pass: try again.
+    Passing,
+}
+
+/// A failure of a store.
+#[derive(Debug, Error)]
+#[error("cannot {action} {subject}")]
+pub struct StoreError {
+    /// What the failure means.
+    pub kind: StoreErrorKind,
+    /// What was tried: a verb.
+    pub action: &'static str,
+    /// On what: an object name or a place.
+    pub subject: String,
+    /// What the place said.
+    pub source: Box<dyn StdError + Send + Sync>,
+}

@@ -1,0 +1,205 @@
+//! A folder as a store: each object is a file at its name below the folder.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use genesis_wal::name::ObjectName;
+use tokio::task::spawn_blocking;
+
+use super::{Body, Listed, Store, StoreError, StoreErrorKind};
+use crate::durable::{self, Temporary};
+
+/// A store in a local folder, which is created with the first object.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    root: PathBuf,
+}
+
+impl FileStore {
+    /// A store in `root`.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// What [`Store::list`] yields for the store in `root`, without a runtime.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn list_folder(root: &Path, prefix: &str) -> io::Result<Vec<Listed>> {
+        list(root, prefix)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        subject: String,
+        work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let root = self.root.clone();
+        let subject = if subject.is_empty() {
+            root.display().to_string()
+        } else {
+            subject
+        };
+        let result = spawn_blocking(move || work(&root)).await;
+        result
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|source| StoreError {
+                kind: classify(&source),
+                action,
+                subject,
+                source: source.into(),
+            })
+    }
+}
+
+#[async_trait]
+impl Store for FileStore {
+    async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
+        let key = name.to_string();
+        let path = PathBuf::from(&key);
+        self.blocking("store", key, move |root| create(&root.join(path), &body))
+            .await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let key = name.to_string();
+        let path = PathBuf::from(&key);
+        let read = move |root: &Path| std::fs::read(root.join(path)).map(Bytes::from);
+        self.blocking("read", key, read).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let key = name.to_string();
+        let path = PathBuf::from(&key);
+        self.blocking("read", key, move |root| read_range(&root.join(path), range))
+            .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let wanted = prefix.to_owned();
+        self.blocking("list", prefix.to_owned(), move |root| list(root, &wanted))
+            .await
+    }
+}
+
+fn classify(error: &io::Error) -> StoreErrorKind {
+    match error.kind() {
+        io::ErrorKind::NotFound => StoreErrorKind::NotFound,
+        io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidFilename => StoreErrorKind::Permanent,
+        _ => StoreErrorKind::Passing,
+    }
+}
+
+fn create(target: &Path, body: &Body) -> io::Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    durable::create_folders(folder, 0o700)?;
+    let temporary = Temporary::create(folder)?;
+    match body {
+        Body::Bytes(bytes) => temporary.file().write_all(bytes)?,
+        Body::File(path) => {
+            io::copy(&mut File::open(path)?, &mut temporary.file())?;
+        }
+    }
+    match temporary.place(target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if holds(target, body)? {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+        other => other,
+    }
+}
+
+/// Whether the file at `path` holds exactly the body.
+fn holds(path: &Path, body: &Body) -> io::Result<bool> {
+    let mut stored = File::open(path)?;
+    match body {
+        Body::Bytes(bytes) => same_bytes(&mut stored, &mut &bytes[..]),
+        Body::File(local) => same_bytes(&mut stored, &mut File::open(local)?),
+    }
+}
+
+fn same_bytes(one: &mut impl Read, other: &mut impl Read) -> io::Result<bool> {
+    const CHUNK: u64 = 64 << 10;
+    loop {
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        one.take(CHUNK).read_to_end(&mut here)?;
+        other.take(CHUNK).read_to_end(&mut there)?;
+        if here != there {
+            return Ok(false);
+        }
+        if here.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let end = range.end.min(file.metadata()?.len());
+    let wanted = end.saturating_sub(range.start);
+    let mut bytes = vec![0; usize::try_from(wanted).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+fn list(root: &Path, prefix: &str) -> io::Result<Vec<Listed>> {
+    let mut found = Vec::new();
+    // Prefixes end at a folder, so the walk can begin there.
+    let start = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+    walk(root, start, &mut found)?;
+    found.retain(|(key, _)| key.starts_with(prefix));
+    found.sort_unstable();
+    let parse = |(key, size): (String, u64)| {
+        Some(Listed {
+            name: key.parse().ok()?,
+            size,
+        })
+    };
+    Ok(found.into_iter().filter_map(parse).collect())
+}
+
+fn walk(root: &Path, folder: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
+    let entries = match std::fs::read_dir(root.join(folder)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Ok(file_name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let key = if folder.is_empty() {
+            file_name
+        } else {
+            format!("{folder}/{file_name}")
+        };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            walk(root, &key, found)?;
+        } else if kind.is_file() {
+            match entry.metadata() {
+                Ok(metadata) => found.push((key, metadata.len())),
+                // A temporary file may go while we look.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
