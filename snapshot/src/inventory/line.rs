@@ -1,0 +1,183 @@
+//! One generation: its snapshots, its segments, and how far they reach.
+
+use std::cmp::Reverse;
+
+use genesis_wal::id::{Generation, Txid};
+use genesis_wal::name::{ManifestName, PackName, SegmentName};
+use genesis_wal::time::Millis;
+
+/// An object of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listed<N> {
+    /// Its name.
+    pub name: N,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What a replica holds of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    generation: Generation,
+    pub(super) manifests: Vec<Listed<ManifestName>>,
+    pub(super) packs: Vec<Listed<PackName>>,
+    /// Ascending by first transaction.
+    pub(super) segments: Vec<Listed<SegmentName>>,
+    /// Beside each segment: the best one among it and those before it, by [`preference`].
+    best: Vec<Listed<SegmentName>>,
+}
+
+/// Segments that continue a state, one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The segments, in order. Each holds the transaction behind the last of the one before it; it
+    /// may begin with transactions that are known already.
+    pub segments: Vec<Listed<SegmentName>>,
+    /// The last transaction that is reached.
+    pub reached: Txid,
+    /// What is missing behind it, if anything comes later.
+    pub gap: Option<Gap>,
+}
+
+/// Transactions that no segment holds, where a later one is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// The last transaction before the gap.
+    pub after: Txid,
+    /// The first transaction behind it.
+    pub next: Txid,
+}
+
+/// Consecutive transactions, each of which can be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// The first transaction: a snapshot's.
+    pub first: Txid,
+    /// The last transaction.
+    pub last: Txid,
+    /// From when on the first was the current state, rounded up.
+    pub from: Millis,
+    /// When the last was committed, rounded up.
+    pub to: Millis,
+}
+
+impl Line {
+    pub(super) fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            manifests: Vec::new(),
+            packs: Vec::new(),
+            segments: Vec::new(),
+            best: Vec::new(),
+        }
+    }
+
+    /// Brings what was listed in order.
+    pub(super) fn sort(&mut self) {
+        self.manifests
+            .sort_by_key(|m| (m.name.txid, m.name.epoch, m.name.time));
+        self.packs.sort_by_key(|p| p.name);
+        self.segments.sort_by_key(|s| (s.name.first, s.name));
+        let mut best: Option<Listed<SegmentName>> = None;
+        self.best = Vec::with_capacity(self.segments.len());
+        for &segment in &self.segments {
+            let better = best.filter(|b| preference(b.name) > preference(segment.name));
+            self.best.push(*best.insert(better.unwrap_or(segment)));
+        }
+    }
+
+    /// The generation.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Its snapshots, ascending by transaction; of one transaction, by epoch.
+    #[must_use]
+    pub fn manifests(&self) -> &[Listed<ManifestName>] {
+        &self.manifests
+    }
+
+    /// The packs that were written for it, ascending by name.
+    #[must_use]
+    pub fn packs(&self) -> &[Listed<PackName>] {
+        &self.packs
+    }
+
+    /// Its segments, ascending by first transaction.
+    #[must_use]
+    pub fn segments(&self) -> &[Listed<SegmentName>] {
+        &self.segments
+    }
+
+    /// The highest transaction id that an object is named for.
+    #[must_use]
+    pub fn max_txid(&self) -> Option<Txid> {
+        let manifest = self.manifests.last().map(|m| m.name.txid);
+        manifest.max(self.best.last().map(|s| s.name.last))
+    }
+
+    /// The segments that continue the state after `from`, as few as possible: of those that hold the
+    /// next transaction always the one that reaches farthest; of equals the one of the highest
+    /// level, then of the highest epoch.
+    #[must_use]
+    pub fn chain(&self, from: Txid) -> Chain {
+        let mut chain = Chain {
+            segments: Vec::new(),
+            reached: from,
+            gap: None,
+        };
+        while let Some(next) = chain.reached.next() {
+            let behind = self.segments.partition_point(|s| s.name.first <= next);
+            let best = behind.checked_sub(1).and_then(|at| self.best.get(at));
+            if let Some(&segment) = best.filter(|s| s.name.last >= next) {
+                chain.reached = segment.name.last;
+                chain.segments.push(segment);
+            } else {
+                let after = chain.reached;
+                let later = self.segments.get(behind).map(|s| s.name.first);
+                chain.gap = later.map(|next| Gap { after, next });
+                break;
+            }
+        }
+        chain
+    }
+
+    /// The transactions that can be restored, ascending.
+    #[must_use]
+    pub fn windows(&self) -> Vec<Window> {
+        let mut windows: Vec<Window> = Vec::new();
+        for Listed { name, .. } in &self.manifests {
+            let last = windows.last().map(|window| window.last);
+            if last.is_some_and(|last| name.txid <= last) {
+                continue;
+            }
+            let window = self.window_from(name);
+            match windows.last_mut() {
+                Some(before) if before.last.next() == Some(name.txid) => {
+                    before.last = window.last;
+                    before.to = window.to;
+                }
+                _ => windows.push(window),
+            }
+        }
+        windows
+    }
+
+    fn window_from(&self, manifest: &ManifestName) -> Window {
+        let chain = self.chain(manifest.txid);
+        let to = chain.segments.last().map(|segment| segment.name.time);
+        Window {
+            first: manifest.txid,
+            last: chain.reached,
+            from: manifest.time,
+            to: to.unwrap_or(manifest.time),
+        }
+    }
+}
+
+/// Which of two segments that hold the same transaction is taken: the greater. The last two fields
+/// only make the choice the same for every order of a listing.
+fn preference(name: SegmentName) -> impl Ord {
+    (name.last, name.level, name.epoch, name.first, Reverse(name))
+}
