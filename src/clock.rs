@@ -22,3 +22,9 @@ pub fn wall() -> Micros {
         .unwrap_or_default();
     Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
+
+/// Lets this thread rest.
+#[allow(clippy::disallowed_methods, reason = "this module owns the clocks")]
+pub fn rest(time: Duration) {
+    std::thread::sleep(time);
+}

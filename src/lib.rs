@@ -3,6 +3,9 @@
 
 pub mod clock;
 pub mod durable;
+pub mod object;
+pub mod replica;
+pub mod replicate;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;

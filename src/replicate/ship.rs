@@ -1,8 +1,7 @@
 //! Ships what was sealed, in order, and says what is durable.
 
-use std::path::PathBuf;
-use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
 use genesis_wal::id::Txid;
@@ -11,7 +10,6 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::spool::Spool;
-use crate::store::retry::{Persistence, persist};
 use crate::store::{Body, Store, StoreError};
 
 /// Something to ship. What comes later in the queue may rest on what came before.
@@ -44,17 +42,21 @@ pub struct Shipper {
 }
 
 impl Shipper {
-    /// Ships until the queue is closed and empty. Failures of the store are waited out.
+    /// Ships until the queue is closed and empty. The store is expected to try again what fails.
     ///
     /// # Errors
-    /// [`StoreError`] where trying again is pointless: a name of ours holds somebody else's bytes, or
-    /// a sealed segment is gone.
+    /// [`StoreError`] where that is pointless: a name of ours holds somebody else's bytes, or a
+    /// sealed segment is gone.
     pub async fn run(mut self) -> Result<(), StoreError> {
         while let Some(shipment) = self.queue.recv().await {
             match shipment {
                 Shipment::Segment(name) => self.ship_segment(name).await?,
-                Shipment::Object { name, bytes, stored } => {
-                    self.store(&name, Body::Bytes(bytes)).await?;
+                Shipment::Object {
+                    name,
+                    bytes,
+                    stored,
+                } => {
+                    self.store.create(&name, Body::Bytes(bytes)).await?;
                     if let ObjectName::Manifest(manifest) = name {
                         self.durable.send_replace(manifest.txid);
                     }
@@ -67,17 +69,13 @@ impl Shipper {
     }
 
     async fn ship_segment(&self, name: SegmentName) -> Result<(), StoreError> {
-        let path: PathBuf = self.spool.path(&name);
-        self.store(&name.into(), Body::File(path)).await?;
+        let path = self.spool.path(&name);
+        self.store.create(&name.into(), Body::File(path)).await?;
         self.durable.send_replace(name.last);
         tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
         if let Err(error) = self.spool.remove(&name) {
             tracing::warn!(%name, %error, "cannot remove a shipped segment from the spool");
         }
         Ok(())
-    }
-
-    async fn store(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
-        persist(Persistence::Always, async || self.store.create(name, body.clone()).await).await
     }
 }

@@ -15,7 +15,11 @@ impl PageTable {
     #[must_use]
     pub fn new(page_size: PageSize) -> Self {
         let lock_page = page_size.lock_page();
-        Self { lock_page, hashes: Vec::new(), state: StateHash::default() }
+        Self {
+            lock_page,
+            hashes: Vec::new(),
+            state: StateHash::default(),
+        }
     }
 
     /// The hash of the whole state.
@@ -39,6 +43,13 @@ impl PageTable {
         self.hashes.push(hash);
     }
 
+    /// Appends the hashes of the next pages.
+    pub fn extend(&mut self, hashes: impl IntoIterator<Item = PageHash>) {
+        for hash in hashes {
+            self.push(hash);
+        }
+    }
+
     /// Goes on to the state after a transaction that wrote `images` (ascending by page) and left
     /// `pages` pages.
     ///
@@ -57,13 +68,14 @@ impl PageTable {
             if self.next_page() == Some(self.lock_page) && page > self.lock_page {
                 self.push(PageHash(0));
             }
-            match self.hashes.get_mut(page.index()) {
-                Some(entry) => {
-                    self.state = self.state.without(*entry).with(hash);
-                    *entry = hash;
-                }
-                None if self.next_page() == Some(page) => self.push(hash),
-                None => return Err(self.next_page().unwrap_or(page)),
+            let next = self.next_page();
+            if next == Some(page) {
+                self.push(hash);
+            } else if let Some(entry) = self.hashes.get_mut(page.index()) {
+                self.state = self.state.without(*entry).with(hash);
+                *entry = hash;
+            } else {
+                return Err(next.unwrap_or(page));
             }
         }
         match self.next_page() {
@@ -91,23 +103,36 @@ mod tests {
 
     fn table(hashes: &[u64]) -> PageTable {
         let mut table = PageTable::new(PageSize::new(4096).unwrap());
-        hashes.iter().for_each(|&hash| table.push(PageHash(hash)));
+        table.extend(hashes.iter().copied().map(PageHash));
         table
     }
 
     #[test]
     fn growth_change_and_shrink_keep_the_sum() {
         let mut table = table(&[1, 2, 4]);
-        let images = [(page(2), PageHash(20)), (page(4), PageHash(8)), (page(5), PageHash(16))];
+        let images = [
+            (page(2), PageHash(20)),
+            (page(4), PageHash(8)),
+            (page(5), PageHash(16)),
+        ];
         assert_eq!(table.advance(images, 5), Ok(StateHash(1 + 20 + 4 + 8 + 16)));
-        assert_eq!(table.advance([(page(1), PageHash(3))], 2), Ok(StateHash(3 + 20)));
+        assert_eq!(
+            table.advance([(page(1), PageHash(3))], 2),
+            Ok(StateHash(3 + 20))
+        );
         assert_eq!(table.pages(), 2);
     }
 
     #[test]
     fn growth_by_a_page_that_was_not_written_is_refused() {
-        assert_eq!(table(&[1]).advance([(page(3), PageHash(1))], 3), Err(page(2)));
-        assert_eq!(table(&[1]).advance([(page(2), PageHash(1))], 3), Err(page(3)));
+        assert_eq!(
+            table(&[1]).advance([(page(3), PageHash(1))], 3),
+            Err(page(2))
+        );
+        assert_eq!(
+            table(&[1]).advance([(page(2), PageHash(1))], 3),
+            Err(page(3))
+        );
     }
 
     #[test]
@@ -115,7 +140,7 @@ mod tests {
         let size = PageSize::new(65_536).unwrap();
         let lock = size.lock_page().get();
         let mut table = PageTable::new(size);
-        (1..lock).for_each(|_| table.push(PageHash(0)));
+        table.extend((1..lock).map(|_| PageHash(0)));
         let beyond = [(page(lock + 1), PageHash(7))];
         assert_eq!(table.advance(beyond, lock + 1), Ok(StateHash(7)));
         assert_eq!(table.advance([], lock), Ok(StateHash(0)));

@@ -1,8 +1,14 @@
 //! The one layer that tries again.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{StoreError, StoreErrorKind};
+use async_trait::async_trait;
+use bytes::Bytes;
+use genesis_wal::name::ObjectName;
+
+use super::{Body, Listed, Store, StoreError, StoreErrorKind};
 use crate::durable;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -17,37 +23,69 @@ pub enum Persistence {
     Always,
 }
 
-/// Calls `operation` until it succeeds, with pauses that double and are drawn at random up to their
-/// length. Each failure is logged.
-///
-/// # Errors
-/// [`StoreErrorKind::NotFound`] and [`StoreErrorKind::AlreadyExists`], which are answers, and with
-/// [`Persistence::UnlessPermanent`] permanent failures.
-pub async fn persist<T>(
+/// A store that tries again what fails, with pauses that double and are drawn at random up to their
+/// length. Each failure is logged. Answers are given on at once: that an object is not there, or that
+/// another is.
+#[derive(Debug, Clone)]
+pub struct Retrying {
+    store: Arc<dyn Store>,
     persistence: Persistence,
-    mut operation: impl AsyncFnMut() -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+}
+
+impl Retrying {
+    /// Tries again what fails in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, persistence: Persistence) -> Self {
+        Self { store, persistence }
+    }
+}
+
+#[async_trait]
+impl Store for Retrying {
+    async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
+        persist(self.persistence, || self.store.create(name, body.clone())).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        persist(self.persistence, || self.store.get(name)).await
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        persist(self.persistence, || {
+            self.store.get_range(name, range.clone())
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        persist(self.persistence, || self.store.list(prefix)).await
+    }
+}
+
+async fn persist<T, F>(
+    persistence: Persistence,
+    mut operation: impl FnMut() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let mut longest = FIRST_PAUSE;
     loop {
         let error = match operation().await {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let retry = match error.kind {
+        let again = match error.kind {
             StoreErrorKind::NotFound | StoreErrorKind::AlreadyExists => false,
             StoreErrorKind::Permanent => persistence == Persistence::Always,
             StoreErrorKind::Passing => true,
         };
-        if !retry {
+        if !again {
             return Err(error);
         }
         let pause = jittered(longest);
-        tracing::warn!(
-            error = %error,
-            reason = %error.source,
-            again_in_ms = pause.as_millis(),
-            "the replica does not take what was committed; trying again"
-        );
+        let again_in_ms = pause.as_millis();
+        tracing::warn!(%error, reason = %error.source, again_in_ms, "the replica fails; trying again");
         tokio::time::sleep(pause).await;
         longest = (longest * 2).min(LONGEST_PAUSE);
     }
@@ -55,8 +93,10 @@ pub async fn persist<T>(
 
 /// A random pause up to `longest`; all of it when the kernel has no random numbers to give.
 fn jittered(longest: Duration) -> Duration {
-    let share = durable::random().map_or(1.0, |random| (random >> 11) as f64 / (1u64 << 53) as f64);
-    longest.mul_f64(share)
+    let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+    durable::random().map_or(longest, |random| {
+        Duration::from_nanos(random % nanos.max(1))
+    })
 }
 
 #[cfg(test)]
@@ -65,14 +105,23 @@ mod tests {
 
     fn failure(kind: StoreErrorKind) -> StoreError {
         let source = std::io::Error::other("down").into();
-        StoreError { kind, action: "store", subject: "x".into(), source }
+        StoreError {
+            kind,
+            action: "store",
+            subject: "x".into(),
+            source,
+        }
     }
 
     async fn outcomes(persistence: Persistence, kind: StoreErrorKind) -> (u32, bool) {
         let mut calls = 0;
-        let done = persist(persistence, async || {
+        let done = persist(persistence, || {
             calls += 1;
-            if calls < 4 { Err(failure(kind)) } else { Ok(()) }
+            std::future::ready(if calls < 4 {
+                Err(failure(kind))
+            } else {
+                Ok(())
+            })
         });
         let done = done.await.is_ok();
         (calls, done)
@@ -81,10 +130,19 @@ mod tests {
     #[tokio::test]
     async fn what_passes_is_tried_again_and_answers_are_not() {
         use Persistence::{Always, UnlessPermanent};
-        assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Passing).await, (4, true));
-        assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Permanent).await, (1, false));
+        assert_eq!(
+            outcomes(UnlessPermanent, StoreErrorKind::Passing).await,
+            (4, true)
+        );
+        assert_eq!(
+            outcomes(UnlessPermanent, StoreErrorKind::Permanent).await,
+            (1, false)
+        );
         assert_eq!(outcomes(Always, StoreErrorKind::Permanent).await, (4, true));
-        assert_eq!(outcomes(Always, StoreErrorKind::AlreadyExists).await, (1, false));
+        assert_eq!(
+            outcomes(Always, StoreErrorKind::AlreadyExists).await,
+            (1, false)
+        );
         assert_eq!(outcomes(Always, StoreErrorKind::NotFound).await, (1, false));
     }
 }

@@ -1,0 +1,28 @@
+//! Follows one database and ships it to one replica.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `cursor`, `engine`, `table` | the decisions, as values without I/O |
+//! | `scan`, `record`, `capture`, `establish` | the steps: read, record, snapshot, begin |
+//! | `follow` | the driver: one thread a database |
+//! | `spool`, `ship` | what waits for upload, and the upload |
+//! | `session` | all of it together, started and stopped |
+
+mod capture;
+mod cursor;
+mod engine;
+mod establish;
+mod follow;
+mod origin;
+mod record;
+mod scan;
+mod session;
+mod ship;
+mod spool;
+mod state;
+mod table;
+mod watch;
+
+pub use follow::{FollowError, Stage};
+pub use session::{Options, Report, Session, SessionError};
+pub use state::StateError;

@@ -1,0 +1,115 @@
+//! Asks the replica, and the spool, where recording begins.
+
+use std::io;
+use std::sync::Arc;
+
+use genesis_wal::id::{Epoch, Txid};
+use genesis_wal::name::SegmentName;
+use genesis_wal::part::{Part, Stamp};
+use genesis_wal::reader::Reader;
+use tokio::task::spawn_blocking;
+
+use super::establish::Origin;
+use super::spool::{PartFile, Spool};
+use crate::replica::{Replica, ReplicaError, Tip, tip_of_part};
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// Claims an epoch, and finds the newest state that the replica and the spool hold together.
+///
+/// # Errors
+/// [`ReplicaError`]. A tip that cannot be read is none: it is logged, and nothing is known to
+/// continue it.
+pub async fn ask(store: Arc<dyn Store>, spool: Spool) -> Result<Origin, ReplicaError> {
+    let replica = Replica::open_or_create(store).await?;
+    let epoch = replica.claim().await?;
+    let inventory = replica.inventory().await?;
+    let tip = match replica.tip(&inventory).await {
+        Err(ReplicaError::Object(error)) => {
+            tracing::error!(%error, "the tip of the replica cannot be read");
+            None
+        }
+        other => other?,
+    };
+    let tip = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
+    let tip = tip
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|source| StoreError {
+            kind: StoreErrorKind::Permanent,
+            action: "read",
+            subject: "the spool".to_owned(),
+            source: source.into(),
+        })?;
+    let highest = inventory
+        .max_txid()
+        .max(tip.as_ref().map(|(tip, _)| tip.txid));
+    let free = highest.unwrap_or(Txid(0)).next().unwrap_or(Txid(u64::MAX));
+    Ok(Origin { epoch, tip, free })
+}
+
+/// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch. All
+/// others are dropped: they are in the replica, or continue nothing.
+fn adopt_spool(
+    spool: &Spool,
+    tip: Option<Tip>,
+    epoch: Epoch,
+) -> io::Result<Option<(Tip, Vec<SegmentName>)>> {
+    let mut reached = tip;
+    let mut adopted = Vec::new();
+    for name in spool.sealed()? {
+        let continued = match &reached {
+            Some(tip) if tip.txid.next() == Some(name.first) => continuation(spool, &name, tip)?,
+            _ => None,
+        };
+        if let Some(tip) = continued {
+            let stamp = Stamp {
+                generation: tip.generation,
+                epoch,
+            };
+            adopted.push(spool.restamp(&name, stamp)?);
+            reached = Some(tip);
+            continue;
+        }
+        if reached.is_none_or(|tip| tip.generation != name.generation || tip.txid < name.last) {
+            tracing::warn!(%name, "a segment in the spool continues nothing; dropping it");
+        }
+        spool.remove(&name)?;
+    }
+    Ok(reached.map(|tip| (tip, adopted)))
+}
+
+/// The state behind a sealed segment; `None` when it is damaged or does not continue `tip`.
+fn continuation(spool: &Spool, name: &SegmentName, tip: &Tip) -> io::Result<Option<Tip>> {
+    let mut parts = PartFile::open(&spool.path(name))?;
+    let mut reached = *tip;
+    loop {
+        let bytes = match parts.next_part() {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Some(reached).filter(|reached| reached.txid == name.last)),
+            Err(error) if is_damage(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Ok(part) = Part::decode(&mut Reader::new(&bytes)) else {
+            return Ok(None);
+        };
+        let header = &part.header;
+        // The parts of one transaction all say where it began.
+        let again = header.first == reached.txid && header.last == reached.txid;
+        let on = reached.txid.next() == Some(header.first) && header.before == reached.state;
+        let same = header.stamp.generation == tip.generation && header.page_size == tip.page_size;
+        if !same || !(on || again) {
+            return Ok(None);
+        }
+        let Ok(next) = tip_of_part(&part) else {
+            return Ok(None);
+        };
+        reached = next;
+    }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}

@@ -1,0 +1,263 @@
+//! One database and its replica: follower, shipper and the replica's answers, started and stopped
+//! together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use genesis_wal::id::Txid;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::follow::{FollowError, Follower, Stage};
+use super::origin;
+use super::ship::Shipper;
+use super::spool::Spool;
+use super::state::{StateError, StateFolder};
+use super::watch::{Waker, alarm};
+use crate::replica::ReplicaError;
+use crate::store::retry::{Persistence, Retrying};
+use crate::store::{Store, StoreError};
+
+/// What is followed, and where it goes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The database; it need not exist yet.
+    pub database: PathBuf,
+    /// Where the replica is.
+    pub store: Arc<dyn Store>,
+    /// How long what was committed may wait for upload.
+    pub sync_interval: Duration,
+    /// Switch the database to WAL mode if need be.
+    pub set_wal: bool,
+    /// Where local state lives, if not beside the database.
+    pub state_folder: Option<PathBuf>,
+    /// What to do when the replica cannot be reached at the start: wait for it, or give up on what
+    /// will not pass by itself.
+    pub persistence: Persistence,
+}
+
+/// Why a session could not start, or ended.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The path of the database leads nowhere.
+    #[error("cannot find the folder of {}", path.display())]
+    Path {
+        /// The database.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The local state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Following the database.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The replica.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// Shipping.
+    #[error(transparent)]
+    Ship(#[from] StoreError),
+    /// A thread or task of ours died.
+    #[error("a part of this program died")]
+    Died,
+}
+
+/// What a session came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The last transaction recorded; `None` when there was no database.
+    pub recorded: Option<Txid>,
+}
+
+/// A database that is being followed and shipped.
+#[derive(Debug)]
+pub struct Session {
+    waker: Waker,
+    stage: watch::Receiver<Stage>,
+    durable: watch::Receiver<Txid>,
+    end: JoinHandle<Result<Report, SessionError>>,
+}
+
+impl Session {
+    /// Starts to follow. Returns when the database is followed, or when there is none yet.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it cannot be followed.
+    pub async fn start(options: Options) -> Result<Self, SessionError> {
+        let path = canonical(&options.database)?;
+        let folder = StateFolder::open(&path, options.state_folder.as_deref())?;
+        let spool_root = folder.spool();
+        let spool = Spool::open(spool_root.clone()).map_err(|source| StateError::Io {
+            path: spool_root,
+            source,
+        })?;
+        let (waker, alarm) = alarm();
+        let (queue, shipments) = mpsc::unbounded_channel();
+        let (stage_sender, mut stage) = watch::channel(Stage::Starting);
+        let (durable_sender, durable) = watch::channel(Txid(0));
+        let (origin_sender, origin) = std_mpsc::channel();
+        let follower = Follower {
+            path,
+            set_wal: options.set_wal,
+            sync_interval: options.sync_interval,
+            spool: spool.clone(),
+            origin,
+            queue,
+            stage: stage_sender,
+            alarm,
+            waker: waker.clone(),
+        };
+        let following = spawn_follower(follower)?;
+        let asked = Arc::new(Retrying::new(
+            Arc::clone(&options.store),
+            options.persistence,
+        ));
+        let asking = tokio::spawn(ask(asked, spool.clone(), origin_sender));
+        let store = Arc::new(Retrying::new(options.store, Persistence::Always));
+        let shipper = Shipper {
+            store,
+            spool,
+            queue: shipments,
+            durable: durable_sender,
+        };
+        let shipping = tokio::spawn(shipper.run());
+        let end = tokio::spawn(async move {
+            let _locked_until_the_end = folder;
+            end_of(following, asking, shipping).await
+        });
+        let started = stage
+            .wait_for(|stage| *stage != Stage::Starting)
+            .await
+            .is_ok();
+        let session = Self {
+            waker,
+            stage,
+            durable,
+            end,
+        };
+        if started {
+            Ok(session)
+        } else {
+            Err(session.failed().await)
+        }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// The last transaction that is in the replica with all before it.
+    #[must_use]
+    pub fn durable(&self) -> Txid {
+        *self.durable.borrow()
+    }
+
+    /// Waits until the session ends by itself, which it only does when it fails.
+    ///
+    /// # Errors
+    /// Always.
+    pub async fn ended(&mut self) -> SessionError {
+        match (&mut self.end).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) | Err(_) => SessionError::Died,
+        }
+    }
+
+    /// Reads and ships everything that is committed now, and ends. There is no limit to how long the
+    /// replica is waited for: whoever calls this sets one.
+    ///
+    /// # Errors
+    /// [`SessionError`] when something committed is not in the replica.
+    pub async fn finish(&mut self) -> Result<Report, SessionError> {
+        self.waker.stop();
+        (&mut self.end).await.unwrap_or(Err(SessionError::Died))
+    }
+
+    async fn failed(mut self) -> SessionError {
+        self.ended().await
+    }
+}
+
+type Following = oneshot::Receiver<Result<Option<Txid>, FollowError>>;
+
+fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
+    let (sender, following) = oneshot::channel();
+    let run = move || {
+        // Nobody listens only when the whole session is gone.
+        sender.send(follower.run()).ok();
+    };
+    let spawned = std::thread::Builder::new().name("follow".into()).spawn(run);
+    spawned.map(|_thread| following).map_err(|source| {
+        StateError::Io {
+            path: PathBuf::from("thread"),
+            source,
+        }
+        .into()
+    })
+}
+
+async fn ask(
+    store: Arc<dyn Store>,
+    spool: Spool,
+    origin: std_mpsc::Sender<super::establish::Origin>,
+) -> Result<(), ReplicaError> {
+    let answer = origin::ask(store, spool).await?;
+    // The follower may have failed meanwhile; it says why.
+    origin.send(answer).ok();
+    Ok(())
+}
+
+/// Waits for the follower, then for what it handed over to be shipped. Of several failures the cause
+/// is reported, not its consequence.
+async fn end_of(
+    following: Following,
+    asking: JoinHandle<Result<(), ReplicaError>>,
+    shipping: JoinHandle<Result<(), StoreError>>,
+) -> Result<Report, SessionError> {
+    match following.await.map_err(|_died| SessionError::Died)? {
+        Ok(recorded) => {
+            if recorded.is_none() {
+                asking.abort();
+            }
+            shipping.await.map_err(|_died| SessionError::Died)??;
+            Ok(Report { recorded })
+        }
+        Err(FollowError::NoReplica) => {
+            asking.await.map_err(|_died| SessionError::Died)??;
+            shipping.await.map_err(|_died| SessionError::Died)??;
+            Err(FollowError::NoReplica.into())
+        }
+        Err(error) => {
+            asking.abort();
+            Err(error.into())
+        }
+    }
+}
+
+/// The database's canonical path, through symbolic links; of one that does not exist, that of its
+/// folder.
+fn canonical(path: &Path) -> Result<PathBuf, SessionError> {
+    let failed = |source| SessionError::Path {
+        path: path.to_owned(),
+        source,
+    };
+    match path.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            let folder = folder
+                .unwrap_or(Path::new("."))
+                .canonicalize()
+                .map_err(failed)?;
+            let no_name = || failed(std::io::ErrorKind::InvalidInput.into());
+            Ok(folder.join(path.file_name().ok_or_else(no_name)?))
+        }
+        other => other.map_err(failed),
+    }
+}

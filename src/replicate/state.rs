@@ -1,0 +1,109 @@
+//! The folder of local state beside a database, and the lock that keeps it to one process.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::durable;
+
+/// Why the local state cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Another process follows this database.
+    #[error("{} is already followed by process {holder}", database.display())]
+    InUse {
+        /// The database.
+        database: PathBuf,
+        /// What the other process wrote about itself.
+        holder: String,
+    },
+    /// The system refuses.
+    #[error("cannot use the state folder {}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The folder of local state, ours alone while this lives.
+#[derive(Debug)]
+pub struct StateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateFolder {
+    /// Opens and locks the state of `database`: in `.<name>-genesis` beside it, or in `folder`.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] while another process has it.
+    pub fn open(database: &Path, folder: Option<&Path>) -> Result<Self, StateError> {
+        let path = folder.map_or_else(|| beside(database), Path::to_owned);
+        let failed = |source| StateError::Io {
+            path: path.clone(),
+            source,
+        };
+        durable::create_folders(&path, 0o700).map_err(failed)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                lock.read_to_string(&mut holder).map_err(failed)?;
+                let (database, holder) = (database.to_owned(), holder.trim().to_owned());
+                return Err(StateError::InUse { database, holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        lock.set_len(0).map_err(failed)?;
+        lock.write_all(format!("{}\n", std::process::id()).as_bytes())
+            .map_err(failed)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The spool in this folder.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+}
+
+fn beside(database: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(database.file_name().unwrap_or(database.as_os_str()));
+    name.push("-genesis");
+    database.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_has_it_and_the_next_is_told_who() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        let state = StateFolder::open(&database, None).unwrap();
+        assert_eq!(state.spool(), folder.path().join(".app.db-genesis/spool"));
+        let error = StateFolder::open(&database, None).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(&format!("process {}", std::process::id()))
+        );
+        drop(state);
+        StateFolder::open(&database, None).unwrap();
+    }
+}
