@@ -84,11 +84,29 @@ enum Encoding {
     Lz4,
 }
 
-impl PageRecord<'_> {
+impl<'a> PageRecord<'a> {
     /// Bytes of the image as stored.
     #[must_use]
     pub fn stored_len(&self) -> usize {
         self.stored.len()
+    }
+
+    /// The image as stored.
+    #[must_use]
+    pub fn stored(&self) -> &'a [u8] {
+        self.stored
+    }
+
+    /// The same record over another copy of the image as stored, so that it can outlive its part.
+    /// Other bytes are noticed by [`unpack`](Self::unpack).
+    #[must_use]
+    pub fn over<'b>(&self, stored: &'b [u8]) -> PageRecord<'b> {
+        PageRecord {
+            number: self.number,
+            hash: self.hash,
+            encoding: self.encoding,
+            stored,
+        }
     }
 
     /// Unpacks the page into `out`, which is a page long, and proves its hash.
