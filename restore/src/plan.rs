@@ -1,0 +1,235 @@
+//! Which objects make a state: one snapshot, and the segments that continue it.
+//!
+//! Transaction ids are never used twice within a replica, and a time belongs to the line of history
+//! that was the current one then. So both lead to one generation: the newest that had begun by then.
+//! The snapshot is always the newest that is not behind the target, so that what is missing before
+//! it does not matter.
+
+mod error;
+
+pub use error::PlanError;
+
+use std::fmt;
+
+use genesis_snapshot::inventory::{Chain, Gap, Inventory, Line, Listed};
+use genesis_wal::id::{Generation, Txid};
+use genesis_wal::name::{ManifestName, SegmentName};
+use genesis_wal::time::{Micros, Millis};
+
+use crate::target::Target;
+
+/// What is fetched for a restore, and in which order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What was asked for.
+    pub target: Target,
+    /// The line of history that holds it.
+    pub generation: Generation,
+    /// The snapshot to begin with.
+    pub manifest: ManifestName,
+    /// The segments that continue it, in order. Transactions that the state before a segment has
+    /// already, and those behind the target, are left out when they are applied.
+    pub segments: Vec<SegmentName>,
+    /// The last transaction in these objects.
+    pub reaches: Txid,
+    /// Bytes in the segments.
+    pub segment_bytes: u64,
+}
+
+/// Chooses the objects that make a state, in the line that was current or in the generation that is
+/// named.
+///
+/// # Errors
+/// [`PlanError`] says what is missing, and what can be restored instead.
+pub fn plan(
+    inventory: &Inventory,
+    target: Target,
+    generation: Option<Generation>,
+) -> Result<Plan, PlanError> {
+    let lines = candidates(inventory, generation)?;
+    let line = current_line(&lines, target)?;
+    let found = match target {
+        Target::Latest => latest(line),
+        Target::Txid(txid) => at_txid(line, txid),
+        Target::Time(time) => at_time(line, time),
+    };
+    let (manifest, chain) = found?;
+    Ok(Plan {
+        target,
+        generation: line.generation(),
+        manifest: manifest.name,
+        segments: chain.segments.iter().map(|s| s.name).collect(),
+        reaches: chain.reached,
+        segment_bytes: chain.segments.iter().map(|s| s.size).sum(),
+    })
+}
+
+/// The generations that can be restored, oldest first: those with a snapshot.
+fn candidates(
+    inventory: &Inventory,
+    generation: Option<Generation>,
+) -> Result<Vec<&Line>, PlanError> {
+    let has_snapshot = |line: &&Line| !line.manifests().is_empty();
+    let Some(generation) = generation else {
+        return Ok(inventory.generations().filter(has_snapshot).collect());
+    };
+    let line = inventory
+        .generation(generation)
+        .ok_or(PlanError::UnknownGeneration(generation))?;
+    if has_snapshot(&line) {
+        Ok(vec![line])
+    } else {
+        Err(PlanError::NoSnapshot(generation))
+    }
+}
+
+/// The newest line that had begun by the target.
+fn current_line<'a>(lines: &[&'a Line], target: Target) -> Result<&'a Line, PlanError> {
+    let had_begun = |line: &&&Line| {
+        let first = line.manifests().first();
+        first.is_some_and(|first| is_by(&first.name, target))
+    };
+    let oldest = lines.first().ok_or(PlanError::NothingToRestore)?;
+    lines
+        .iter()
+        .rev()
+        .find(had_begun)
+        .copied()
+        .ok_or_else(|| PlanError::BeforeFirst {
+            target,
+            generation: oldest.generation(),
+            windows: oldest.windows(),
+        })
+}
+
+/// Whether a snapshot is not behind the target.
+fn is_by(manifest: &ManifestName, target: Target) -> bool {
+    match target {
+        Target::Latest => true,
+        Target::Txid(txid) => manifest.txid <= txid,
+        Target::Time(time) => manifest.time.micros() <= time,
+    }
+}
+
+type Found = Result<(Listed<ManifestName>, Chain), PlanError>;
+
+/// The newest snapshot that is not behind the target, and the one after it.
+fn snapshots(
+    line: &Line,
+    target: Target,
+) -> Result<(Listed<ManifestName>, Option<ManifestName>), PlanError> {
+    let newest = line
+        .manifests()
+        .iter()
+        .rposition(|m| is_by(&m.name, target));
+    let newest = newest.ok_or(PlanError::NoSnapshot(line.generation()))?;
+    let mut from_newest = line.manifests().iter().skip(newest);
+    let manifest = from_newest.next().copied();
+    let manifest = manifest.ok_or(PlanError::NoSnapshot(line.generation()))?;
+    Ok((manifest, from_newest.next().map(|m| m.name)))
+}
+
+fn latest(line: &Line) -> Found {
+    let (manifest, _) = snapshots(line, Target::Latest)?;
+    let chain = line.chain(manifest.name.txid);
+    match chain.gap {
+        Some(gap) => Err(gap_error(line, Target::Latest, gap)),
+        None => Ok((manifest, chain)),
+    }
+}
+
+fn at_txid(line: &Line, txid: Txid) -> Found {
+    let target = Target::Txid(txid);
+    let (manifest, later) = snapshots(line, target)?;
+    let mut chain = line.chain(manifest.name.txid);
+    if chain.reached < txid {
+        return Err(match gap_before(&chain, later) {
+            Some(gap) => gap_error(line, target, gap),
+            None => PlanError::AfterLast {
+                target,
+                generation: line.generation(),
+                windows: line.windows(),
+            },
+        });
+    }
+    // The first segment that holds the target is the last one needed.
+    let before = |s: &Listed<SegmentName>| s.name.last < txid;
+    let needed = match txid {
+        txid if txid == manifest.name.txid => 0,
+        _ => chain.segments.partition_point(before) + 1,
+    };
+    cut(&mut chain, manifest.name.txid, needed);
+    Ok((manifest, chain))
+}
+
+fn at_time(line: &Line, time: Micros) -> Found {
+    let target = Target::Time(time);
+    let (manifest, later) = snapshots(line, target)?;
+    let mut chain = line.chain(manifest.name.txid);
+    let passes = |s: &Listed<SegmentName>| is_surely_after(s.name.time, time);
+    if let Some(last) = chain.segments.iter().position(passes) {
+        cut(&mut chain, manifest.name.txid, last + 1);
+        return Ok((manifest, chain));
+    }
+    // Nothing that is reached is behind the target: what is missing may have been before it.
+    let follows = later.filter(|later| {
+        chain.reached.next() == Some(later.txid) && is_surely_after(later.time, time)
+    });
+    match gap_before(&chain, later).filter(|_| follows.is_none()) {
+        Some(gap) => Err(gap_error(line, target, gap)),
+        None => Ok((manifest, chain)),
+    }
+}
+
+/// Whether what is named for `name` was committed after `time`: names are rounded up to the
+/// millisecond.
+fn is_surely_after(name: Millis, time: Micros) -> bool {
+    name.0
+        .checked_sub(1)
+        .is_some_and(|ms| Millis(ms).micros() >= time)
+}
+
+/// What is missing behind a chain, before the next segment or snapshot.
+fn gap_before(chain: &Chain, later: Option<ManifestName>) -> Option<Gap> {
+    let after = chain.reached;
+    let segment = chain.gap.map(|gap| gap.next);
+    let snapshot = later.map(|m| m.txid).filter(|&txid| txid > after);
+    let next = segment.into_iter().chain(snapshot).min()?;
+    Some(Gap { after, next })
+}
+
+fn gap_error(line: &Line, target: Target, gap: Gap) -> PlanError {
+    PlanError::Gap {
+        target,
+        generation: line.generation(),
+        gap,
+    }
+}
+
+/// Leaves the first `needed` segments of a chain that begins after `from`.
+fn cut(chain: &mut Chain, from: Txid, needed: usize) {
+    chain.segments.truncate(needed);
+    chain.reached = chain.segments.last().map_or(from, |s| s.name.last);
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "restore {} from generation {}",
+            self.target, self.generation
+        )?;
+        writeln!(f, "  snapshot of transaction {}", self.manifest.txid.0)?;
+        writeln!(f, "    {}", self.manifest)?;
+        let (count, bytes) = (self.segments.len(), self.segment_bytes);
+        write!(
+            f,
+            "  {count} segments of {bytes} bytes, to transaction {}",
+            self.reaches.0
+        )?;
+        for segment in &self.segments {
+            write!(f, "\n    {segment}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! The proof of a finished file: the state hash of its bytes, read from the start to the end.
+
+use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
+use thiserror::Error;
+
+/// Why a file has no state hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum VerifyError {
+    /// The file is longer or shorter than its pages.
+    #[error("the file has {found} bytes instead of {wanted}")]
+    BadLength {
+        /// Bytes that the file must have.
+        wanted: u64,
+        /// Bytes that have come.
+        found: u64,
+    },
+    /// The lock page, which no hash covers, is not all zeros.
+    #[error("page {0}, which holds SQLite's lock bytes, is not empty")]
+    LockPage(PageNumber),
+}
+
+/// Sums the pages of a file up. [`feed`](Self::feed) its bytes in order, in pieces of any size.
+#[derive(Debug)]
+pub struct StateVerifier {
+    page_size: PageSize,
+    wanted: u64,
+    fed: u64,
+    pages_done: u32,
+    /// The start of a page whose end has not come yet.
+    partial: Vec<u8>,
+    sum: StateHash,
+}
+
+impl StateVerifier {
+    /// Verifies a file of `pages` pages.
+    #[must_use]
+    pub fn new(page_size: PageSize, pages: u32) -> Self {
+        Self {
+            page_size,
+            wanted: u64::from(pages) * u64::from(page_size.get()),
+            fed: 0,
+            pages_done: 0,
+            partial: Vec::new(),
+            sum: StateHash::default(),
+        }
+    }
+
+    /// The next bytes of the file.
+    ///
+    /// # Errors
+    /// [`VerifyError`] when the file gets too long, or its lock page is not empty.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), VerifyError> {
+        self.fed = self.fed.saturating_add(bytes.len() as u64);
+        if self.fed > self.wanted {
+            return Err(self.bad_length());
+        }
+        let len = self.page_size.bytes();
+        if !self.partial.is_empty() {
+            let missing = len.saturating_sub(self.partial.len()).min(bytes.len());
+            let (start, rest) = bytes.split_at(missing);
+            self.partial.extend_from_slice(start);
+            bytes = rest;
+            if self.partial.len() < len {
+                return Ok(());
+            }
+            let page = std::mem::take(&mut self.partial);
+            self.add(&page)?;
+        }
+        let pages = bytes.chunks_exact(len);
+        self.partial.extend_from_slice(pages.remainder());
+        for page in pages {
+            self.add(page)?;
+        }
+        Ok(())
+    }
+
+    /// The state hash of the whole file.
+    ///
+    /// # Errors
+    /// [`VerifyError::BadLength`] when bytes are missing.
+    pub fn finish(self) -> Result<StateHash, VerifyError> {
+        if self.fed == self.wanted {
+            Ok(self.sum)
+        } else {
+            Err(self.bad_length())
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
+        self.pages_done = self.pages_done.saturating_add(1);
+        let Some(page) = PageNumber::new(self.pages_done) else {
+            return Err(self.bad_length());
+        };
+        if page != self.page_size.lock_page() {
+            self.sum = self.sum.with(PageHash::of(page, bytes));
+        } else if bytes.iter().any(|&byte| byte != 0) {
+            return Err(VerifyError::LockPage(page));
+        }
+        Ok(())
+    }
+
+    fn bad_length(&self) -> VerifyError {
+        VerifyError::BadLength {
+            wanted: self.wanted,
+            found: self.fed,
+        }
+    }
+}
