@@ -1,0 +1,194 @@
+//! The inventory against a model that tries everything.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::collections::BTreeSet;
+
+use genesis_snapshot::inventory::{Gap, Inventory, Line, Window};
+use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
+use genesis_wal::time::Millis;
+use proptest::prelude::*;
+
+fn generation(epoch: u32) -> Generation {
+    Generation {
+        epoch: Epoch(epoch),
+        random: 5,
+    }
+}
+
+fn manifest(txid: u64) -> (ObjectName, u64) {
+    let name = ManifestName {
+        generation: generation(1),
+        txid: Txid(txid),
+        time: Millis(txid * 10),
+        epoch: Epoch(1),
+    };
+    (ObjectName::Manifest(name), 100)
+}
+
+fn segment(level: u8, epoch: u32, first: u64, last: u64) -> (ObjectName, u64) {
+    let name = SegmentName {
+        generation: generation(1),
+        level,
+        first: Txid(first),
+        last: Txid(last),
+        time: Millis(last * 10),
+        epoch: Epoch(epoch),
+    };
+    (ObjectName::Segment(name), last)
+}
+
+fn inventory(objects: &[(ObjectName, u64)]) -> Inventory {
+    Inventory::from_objects(objects.iter().copied())
+}
+
+fn line(inventory: &Inventory) -> &Line {
+    inventory.generation(generation(1)).unwrap()
+}
+
+fn ranges(line: &Line, from: u64) -> Vec<(u8, u64, u64)> {
+    let segments = line.chain(Txid(from)).segments;
+    let range = |s: &SegmentName| (s.level, s.first.0, s.last.0);
+    segments.iter().map(|s| range(&s.name)).collect()
+}
+
+#[test]
+fn a_chain_takes_the_fewest_segments_and_prefers_level_then_epoch() {
+    let inventory = inventory(&[
+        segment(0, 1, 1, 1),
+        segment(0, 1, 2, 3),
+        segment(1, 1, 1, 3),
+        segment(0, 2, 3, 6),
+        segment(2, 1, 4, 6),
+        segment(2, 3, 5, 6),
+        segment(0, 1, 7, 7),
+    ]);
+    let line = line(&inventory);
+    assert_eq!(ranges(line, 0), [(1, 1, 3), (2, 4, 6), (0, 7, 7)]);
+    assert_eq!(ranges(line, 4), [(2, 5, 6), (0, 7, 7)]);
+    assert_eq!(ranges(line, 6), [(0, 7, 7)]);
+    assert_eq!(ranges(line, 9), []);
+    assert_eq!(line.chain(Txid(u64::MAX)).gap, None);
+}
+
+#[test]
+fn a_gap_is_named_and_the_end_is_none() {
+    let inventory = inventory(&[segment(0, 1, 1, 3), segment(0, 1, 6, 8)]);
+    let chain = line(&inventory).chain(Txid(0));
+    let gap = Gap {
+        after: Txid(3),
+        next: Txid(6),
+    };
+    assert_eq!((chain.reached, chain.gap), (Txid(3), Some(gap)));
+    assert_eq!(line(&inventory).chain(Txid(5)).gap, None);
+    assert_eq!(line(&inventory).chain(Txid(8)).gap, None);
+}
+
+#[test]
+fn windows_are_what_snapshots_and_chains_cover() {
+    let inventory = inventory(&[
+        manifest(3),
+        segment(0, 1, 1, 5),
+        manifest(5),
+        manifest(6),
+        segment(0, 1, 7, 8),
+        manifest(20),
+        segment(0, 1, 30, 31),
+    ]);
+    let window = |first, last| Window {
+        first: Txid(first),
+        last: Txid(last),
+        from: Millis(first * 10),
+        to: Millis(last * 10),
+    };
+    let windows = line(&inventory).windows();
+    assert_eq!(windows, [window(3, 8), window(20, 20)]);
+}
+
+#[test]
+fn the_replica_is_summed_up_over_its_generations() {
+    let pack = PackName {
+        generation: generation(9),
+        epoch: Epoch(9),
+        attempt: 1,
+        part: 0,
+    };
+    let inventory = inventory(&[
+        (ObjectName::Genesis, 10),
+        (ObjectName::Claim(Epoch(4)), 10),
+        (ObjectName::Claim(Epoch(12)), 10),
+        (ObjectName::Base(Epoch(13)), 10),
+        (ObjectName::Pack(pack), 10),
+        manifest(3),
+        segment(0, 1, 2, 17),
+    ]);
+    let generations: Vec<_> = inventory.generations().map(Line::generation).collect();
+    assert_eq!(generations, [generation(1), generation(9)]);
+    let latest = inventory.latest_generation().map(Line::generation);
+    assert_eq!(latest, Some(generation(1)));
+    assert_eq!(inventory.max_txid(), Some(Txid(17)));
+    assert_eq!(inventory.max_epoch(), Some(Epoch(12)));
+    assert_eq!(
+        inventory.generation(generation(9)).unwrap().packs().len(),
+        1
+    );
+
+    let empty = Inventory::from_objects([]);
+    assert_eq!((empty.max_txid(), empty.max_epoch()), (None, None));
+    assert_eq!(empty.latest_generation(), None);
+}
+
+fn listing() -> impl Strategy<Value = Vec<(ObjectName, u64)>> {
+    let segment = (0u8..3, 1u32..4, 1u64..40, 0u64..12)
+        .prop_map(|(level, epoch, first, more)| segment(level, epoch, first, first + more));
+    let object = prop_oneof![3 => segment, 1 => (0u64..40).prop_map(manifest)];
+    prop::collection::vec(object, 0..14)
+}
+
+proptest! {
+    #[test]
+    fn a_chain_reaches_whatever_can_be_reached(objects in listing(), from in 0u64..45) {
+        let with_line = [objects, vec![segment(0, 1, 60, 61)]].concat();
+        let inventory = inventory(&with_line);
+        let line = line(&inventory);
+        let covered: BTreeSet<u64> = line
+            .segments()
+            .iter()
+            .flat_map(|s| s.name.first.0..=s.name.last.0)
+            .collect();
+        let reachable = (from + 1..=100).take_while(|txid| covered.contains(txid)).last();
+        let chain = line.chain(Txid(from));
+        prop_assert_eq!(chain.reached.0, reachable.unwrap_or(from));
+        let next = covered.range(chain.reached.0 + 1..).next();
+        prop_assert_eq!(chain.gap.map(|gap| gap.next.0), next.copied());
+        let mut reached = from;
+        for segment in &chain.segments {
+            prop_assert!(segment.name.first.0 <= reached + 1 && reached < segment.name.last.0);
+            reached = segment.name.last.0;
+        }
+    }
+
+    #[test]
+    fn windows_are_the_transactions_that_some_snapshot_reaches(objects in listing()) {
+        let with_line = [objects, vec![segment(0, 1, 60, 61)]].concat();
+        let inventory = inventory(&with_line);
+        let line = line(&inventory);
+        let reachable: BTreeSet<u64> = line
+            .manifests()
+            .iter()
+            .flat_map(|m| m.name.txid.0..=line.chain(m.name.txid).reached.0)
+            .collect();
+        let windows = line.windows();
+        let listed: Vec<u64> = windows.iter().flat_map(|w| w.first.0..=w.last.0).collect();
+        prop_assert_eq!(listed, reachable.into_iter().collect::<Vec<_>>());
+        prop_assert!(windows.windows(2).all(|w| w[0].last.0 + 1 < w[1].first.0));
+    }
+
+    #[test]
+    fn the_order_of_a_listing_does_not_matter(objects in listing().prop_shuffle()) {
+        let mut sorted = objects.clone();
+        sorted.sort();
+        prop_assert_eq!(inventory(&objects), inventory(&sorted));
+    }
+}

@@ -1,0 +1,288 @@
+//! Packs, written and read through the public interface.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod common;
+
+use common::{layout, stamp};
+use genesis_snapshot::block::{BlockLayout, hash_block};
+use genesis_snapshot::pack::{
+    BlockEncoding, BlockEntry, PackError, PackFooter, PackWriter, pack_block, unpack_block,
+};
+use genesis_wal::id::Txid;
+use genesis_wal::page::{PageHash, StateHash};
+use genesis_wal::part::{self, Part, PartKind};
+use genesis_wal::reader::Reader;
+use proptest::prelude::*;
+
+/// Bytes that LZ4 shortens when `seed` is even, and that it does not when it is odd.
+fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    if seed.is_multiple_of(2) {
+        vec![u8::try_from(seed % 251).unwrap(); len]
+    } else {
+        std::iter::repeat_with(noise).take(len).collect()
+    }
+}
+
+type Blocks = Vec<(u32, Vec<u8>)>;
+
+/// Every block of the database but the second, even ones compressible.
+fn blocks(layout: BlockLayout) -> Blocks {
+    let numbers = (0..layout.blocks()).filter(|&block| block != 1);
+    numbers
+        .map(|block| (block, bytes(layout.bytes(block), u64::from(block))))
+        .collect()
+}
+
+fn write(layout: BlockLayout, blocks: &Blocks) -> (Vec<u8>, Vec<BlockEntry>) {
+    let mut writer = PackWriter::new(layout, stamp(), Txid(7), None);
+    for (block, raw) in blocks {
+        writer.push(*block, raw).unwrap();
+    }
+    let (mut out, announced) = (Vec::new(), writer.stored_len());
+    let entries = writer.finish(&mut out).unwrap();
+    assert_eq!(out.len(), announced);
+    (out, entries)
+}
+
+fn footer_of(object: &[u8]) -> Result<PackFooter, PackError> {
+    let len = PackFooter::stored_len(object)?;
+    PackFooter::decode(&object[object.len().saturating_sub(len)..])
+}
+
+/// The payload of a pack's footer.
+fn footer_payload(object: &[u8]) -> (Part<'_>, Vec<u8>) {
+    let len = PackFooter::stored_len(object).unwrap();
+    let part = Part::decode(&mut Reader::new(&object[object.len() - len..])).unwrap();
+    (part, part.payload.to_vec())
+}
+
+/// A footer with another payload behind a valid envelope.
+fn decode_payload(part: &Part<'_>, payload: &[u8]) -> Result<PackFooter, PackError> {
+    let mut bytes = Vec::new();
+    part::encode(&part.header, payload, &mut bytes).unwrap();
+    PackFooter::decode(&bytes)
+}
+
+/// Every block that the footer names, unpacked from the object.
+fn unpack_all(object: &[u8], footer: &PackFooter) -> Result<Blocks, PackError> {
+    let unpack = |entry: &BlockEntry| {
+        let start = usize::try_from(entry.offset).unwrap();
+        let stored = object.get(start..start + entry.stored_len as usize);
+        let mut out = vec![1, 2, 3];
+        let unpacked = unpack_block(entry, footer.layout, stored.unwrap_or_default(), &mut out);
+        assert!(unpacked.is_ok() || out.is_empty());
+        unpacked.map(|()| (entry.block, out))
+    };
+    footer.blocks().map(|(entry, _)| unpack(entry)).collect()
+}
+
+#[test]
+fn round_trips_at_every_page_size() {
+    for log2 in 9..=16 {
+        let layout = layout(log2, 3 * (65_536 >> log2) + 1);
+        let blocks = blocks(layout);
+        let (object, entries) = write(layout, &blocks);
+        let footer = footer_of(&object).unwrap();
+        assert_eq!(footer.layout, layout);
+        assert_eq!(unpack_all(&object, &footer).unwrap(), blocks);
+        for ((entry, hashes), (expected, (block, raw))) in
+            footer.blocks().zip(entries.iter().zip(&blocks))
+        {
+            assert_eq!(entry, expected);
+            assert_eq!(
+                (hashes.to_vec(), entry.sum),
+                hash_block(layout, *block, raw)
+            );
+        }
+        assert_eq!(entries[0].encoding, BlockEncoding::Lz4);
+        assert_eq!(entries[2].encoding, BlockEncoding::Raw);
+    }
+}
+
+#[test]
+fn both_parts_say_which_state_and_sum_the_blocks_up() {
+    let layout = layout(12, 40);
+    let (object, entries) = write(layout, &blocks(layout));
+    let mut reader = Reader::new(&object);
+    for kind in [PartKind::PackBlocks, PartKind::PackFooter] {
+        let header = Part::decode(&mut reader).unwrap().header;
+        assert_eq!((header.kind, header.stamp), (kind, stamp()));
+        assert_eq!((header.first, header.last), (Txid(7), Txid(7)));
+        let sums = entries.iter().map(|entry| entry.sum);
+        assert_eq!(
+            header.after,
+            sums.fold(StateHash::default(), StateHash::plus)
+        );
+    }
+    assert_eq!(reader.finish(), Ok(()));
+}
+
+#[test]
+fn no_flipped_byte_and_no_truncation_yields_other_pages() {
+    let layout = layout(9, 259);
+    let blocks: Blocks = vec![(0, bytes(65_536, 2)), (2, bytes(1536, 3))];
+    let (object, _) = write(layout, &blocks);
+    let footer = footer_of(&object).unwrap();
+    let footer_at = object.len() - PackFooter::stored_len(&object).unwrap();
+    for at in 0..object.len() {
+        let mut bad = object.clone();
+        bad[at] ^= 0x41;
+        if at >= footer_at {
+            assert!(footer_of(&bad).is_err(), "byte {at} flipped");
+        } else if let Ok(unpacked) = unpack_all(&bad, &footer) {
+            assert_eq!(unpacked, blocks, "byte {at} flipped");
+            assert!(
+                !(96..footer_at - 4).contains(&at),
+                "byte {at} is not covered"
+            );
+        }
+        assert!(footer_of(&object[..at]).is_err(), "cut at {at}");
+        assert!(PackFooter::decode(&object[at..]).is_err() || at == footer_at);
+    }
+}
+
+#[test]
+fn no_flipped_byte_of_a_footer_behind_a_valid_envelope_yields_other_pages() {
+    let layout = layout(12, 35);
+    let blocks = blocks(layout);
+    let (object, _) = write(layout, &blocks);
+    let (part, payload) = footer_payload(&object);
+    for at in 0..payload.len() {
+        let mut bad = payload.clone();
+        bad[at] ^= 0x41;
+        if let Ok(footer) = decode_payload(&part, &bad) {
+            let unpacked = unpack_all(&object, &footer);
+            assert!(
+                unpacked.is_err() || unpacked.as_ref() == Ok(&blocks),
+                "byte {at}"
+            );
+        }
+        assert!(
+            decode_payload(&part, &payload[..at]).is_err(),
+            "cut at {at}"
+        );
+    }
+}
+
+#[test]
+fn absurd_counts_are_refused_before_they_are_allocated() {
+    let layout = layout(12, 35);
+    let (object, _) = write(layout, &blocks(layout));
+    let (part, mut payload) = footer_payload(&object);
+    payload[..8].fill(0xff);
+    assert_eq!(decode_payload(&part, &payload), Err(PackError::BadCount));
+}
+
+#[test]
+fn the_lock_page_is_stored_as_zeros_and_has_no_hash() {
+    let page_size = layout(15, 0).page_size;
+    let layout = layout(15, page_size.lock_page().get());
+    let block = layout.block_of(page_size.lock_page());
+    let mut raw = bytes(layout.bytes(block), 3);
+    let (object, entries) = write(layout, &vec![(block, raw.clone())]);
+    let footer = footer_of(&object).unwrap();
+    let place = layout.lock_page_in(block).unwrap();
+    let (_, hashes) = footer.blocks().next().unwrap();
+    assert_eq!(hashes[place.start / page_size.bytes()], PageHash(0));
+    raw[place].fill(0);
+    assert_eq!(
+        unpack_all(&object, &footer).unwrap(),
+        [(block, raw.clone())]
+    );
+
+    let lock_page = layout.lock_page_in(block).unwrap();
+    raw[lock_page].fill(1);
+    let entry = BlockEntry {
+        encoding: BlockEncoding::Raw,
+        stored_len: u32::try_from(raw.len()).unwrap(),
+        crc: crc32fast::hash(&raw),
+        ..entries[0]
+    };
+    let unpacked = unpack_block(&entry, layout, &raw, &mut Vec::new());
+    assert_eq!(unpacked, Err(PackError::BadImage(block)));
+}
+
+#[test]
+fn the_writer_refuses_what_no_reader_takes() {
+    let layout = layout(16, 3);
+    let mut writer = PackWriter::new(layout, stamp(), Txid(7), None);
+    let raw = bytes(65_536, 2);
+    writer.push(1, &raw).unwrap();
+    assert_eq!(writer.push(1, &raw), Err(PackError::OutOfOrder(1)));
+    assert_eq!(writer.push(0, &raw), Err(PackError::OutOfOrder(0)));
+    assert_eq!(writer.push(3, &raw), Err(PackError::OutOfOrder(3)));
+    let short = PackError::BadBlockLength {
+        block: 2,
+        wanted: 65_536,
+        found: 65_535,
+    };
+    assert_eq!(writer.push(2, &raw[1..]), Err(short));
+    let other = BlockLayout { pages: 4, ..layout };
+    let packed = pack_block(other, 2, &raw).unwrap();
+    assert_eq!(writer.push_packed(&packed), Err(PackError::OutOfOrder(2)));
+    writer.push(2, &raw).unwrap();
+    assert_eq!(writer.finish(&mut Vec::new()).unwrap().len(), 2);
+}
+
+#[test]
+fn an_empty_pack_is_nothing() {
+    let writer = PackWriter::new(layout(12, 40), stamp(), Txid(7), None);
+    let mut out = Vec::new();
+    assert!(writer.is_empty());
+    assert_eq!(writer.finish(&mut out), Ok(Vec::new()));
+    assert!(out.is_empty());
+}
+
+#[test]
+fn a_full_pack_says_so_and_can_still_be_finished() {
+    let layout = layout(16, 2000);
+    let noise = bytes(65_536, 3);
+    let mut writer = PackWriter::new(layout, stamp(), Txid(7), None);
+    writer.push(0, &bytes(65_536, 2)).unwrap();
+    let full = (1..2000).find_map(|block| {
+        let packed = pack_block(layout, block, &noise).unwrap();
+        writer.push_packed(&packed).err()
+    });
+    assert_eq!(full, Some(PackError::Full));
+    assert!(writer.stored_len() <= (64 << 20) + 100_000);
+    let mut out = Vec::new();
+    assert_eq!(writer.finish(&mut out).unwrap().len(), 1024);
+    assert!(footer_of(&out).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn no_payload_makes_the_decoder_panic(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+        let layout = layout(12, 35);
+        let (object, _) = write(layout, &blocks(layout));
+        let (part, _) = footer_payload(&object);
+        prop_assert!(decode_payload(&part, &payload).is_err());
+    }
+
+    #[test]
+    fn no_stored_bytes_make_unpacking_panic(
+        stored in prop::collection::vec(any::<u8>(), 1..400),
+        block in 0u32..5,
+        raw in any::<bool>(),
+    ) {
+        let entry = BlockEntry {
+            block,
+            offset: 96,
+            stored_len: u32::try_from(stored.len()).unwrap(),
+            encoding: if raw { BlockEncoding::Raw } else { BlockEncoding::Lz4 },
+            crc: crc32fast::hash(&stored),
+            sum: StateHash(1),
+        };
+        let mut out = Vec::new();
+        prop_assert!(unpack_block(&entry, layout(12, 35), &stored, &mut out).is_err());
+        prop_assert!(out.is_empty());
+    }
+}
