@@ -1,11 +1,27 @@
 //! Follows an SQLite database's write-ahead log from beside the application, ships every committed
 //! transaction to a replica, and restores the database as it was after any of them.
 
+pub mod cli;
 pub mod clock;
 pub mod durable;
+pub mod exec;
 pub mod object;
 pub mod replica;
 pub mod replicate;
+pub mod restore;
+pub mod shutdown;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+
+/// An error with all its causes, on one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

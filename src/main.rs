@@ -1,1 +1,7 @@
-fn main() {}
+//! The `genesis-replicate` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    genesis_replicate::cli::main()
+}

@@ -137,7 +137,7 @@ impl<'a> Packs<'a> {
             snapshot,
             queue,
             writer,
-            packs,
+            shipped,
             blocks,
             in_flight: None,
         }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
+
 use crate::id::{ParseError, parse_digits};
 
 /// A commit time: microseconds since 1970, UTC.
@@ -15,6 +17,17 @@ impl Micros {
     #[must_use]
     pub fn ceil_millis(self) -> Millis {
         Millis(self.0.div_ceil(1000))
+    }
+}
+
+/// Written as RFC 3339, in UTC; as the bare number where no calendar reaches.
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = i64::try_from(self.0).ok();
+        match micros.and_then(|micros| Timestamp::from_microsecond(micros).ok()) {
+            Some(timestamp) => write!(f, "{timestamp:.6}"),
+            None => write!(f, "{} µs after 1970", self.0),
+        }
     }
 }
 
@@ -47,6 +60,18 @@ impl FromStr for Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_read_times_in_utc() {
+        assert_eq!(
+            Micros(1_700_000_000_000_001).to_string(),
+            "2023-11-14T22:13:20.000001Z"
+        );
+        assert_eq!(
+            Micros(u64::MAX).to_string(),
+            format!("{} µs after 1970", u64::MAX)
+        );
+    }
 
     #[test]
     fn a_name_never_says_earlier_than_the_commit() {

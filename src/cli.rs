@@ -1,0 +1,82 @@
+//! The command line: what was typed ([`args`]), what it means ([`place`]), and running it.
+
+mod args;
+mod exec;
+mod exit;
+mod list;
+mod place;
+mod replicate;
+mod restore;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::args::{Args, Command};
+use self::exit::{Code, Failure};
+use crate::{sqlite, telemetry};
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to standard output and are no failures.
+            let code = if error.use_stderr() {
+                Code::USAGE
+            } else {
+                Code::DONE
+            };
+            error.print().ok();
+            return code.into();
+        }
+    };
+    telemetry::start(args.log_level.into(), args.log_format);
+    match run(args.command) {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            failure.report(&mut std::io::stderr().lock()).ok();
+            failure.code.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Code, Failure> {
+    if !sqlite::is_recent() {
+        let found = anyhow::anyhow!(
+            "this program needs SQLite 3.54.1, and has {}",
+            sqlite::version()
+        );
+        return Err(Failure::new(Code::DATABASE, found));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::new(Code::USAGE, error.into()))?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Exec(args) => exec::run(args).await,
+            Command::Replicate(args) => replicate::run(args).await,
+            Command::Restore(args) => restore::run(args).await,
+            Command::List(args) => list::run(args).await,
+        }
+    });
+    // What still runs waits for a store that does not answer: nothing of it is wanted any more.
+    runtime.shutdown_background();
+    done
+}
+
+/// Writes to standard output. A reader that went away is no failure.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .ok();
+}
+
+/// Whether a person watches standard error.
+fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}

@@ -1,0 +1,214 @@
+//! What was typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use genesis_wal::id::Generation;
+use genesis_wal::time::Micros;
+use tracing::level_filters::LevelFilter;
+
+use super::place::Place;
+use crate::telemetry::LogFormat;
+
+/// Ships every committed transaction of an SQLite database to a replica, and restores any of them.
+#[derive(Debug, Parser)]
+#[command(name = "genesis-replicate", version = version(), max_term_width = 100)]
+pub struct Args {
+    /// How much is logged to standard error.
+    #[arg(long, global = true, value_enum, default_value = "info")]
+    pub log_level: LogLevel,
+
+    /// How log lines are written.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogLevel {
+    /// What stops protection.
+    Error,
+    /// And what may.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And every segment.
+    Debug,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run an application, ship what it commits, and end with its exit code.
+    #[command(
+        after_help = "Example:\n  genesis-replicate exec --db app.db --replica /backup/app -- ./app --port 8080"
+    )]
+    Exec(ExecArgs),
+
+    /// Ship what is committed to a database, until told to stop.
+    #[command(
+        after_help = "Example:\n  genesis-replicate replicate --db app.db --replica /backup/app"
+    )]
+    Replicate(ReplicateArgs),
+
+    /// Restore a database as it was after any transaction.
+    #[command(
+        after_help = "Examples:\n  genesis-replicate restore /backup/app --output restored.db\n  genesis-replicate restore /backup/app --output before.db --timestamp 2026-11-23T12:00:00Z"
+    )]
+    Restore(RestoreArgs),
+
+    /// Show what a replica holds and which states can be restored.
+    #[command(after_help = "Example:\n  genesis-replicate list /backup/app")]
+    List(ListArgs),
+}
+
+/// What is followed, and how.
+#[derive(Debug, ClapArgs)]
+pub struct ReplicateArgs {
+    /// The database. It need not exist yet.
+    #[arg(long, value_name = "FILE")]
+    pub db: PathBuf,
+
+    /// Where its replica is: a folder, as a path or as `file:///path`.
+    #[arg(long, value_name = "URL")]
+    pub replica: Place,
+
+    /// How long a committed transaction may wait for upload; at most 5m. [default: 50ms]
+    #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
+    pub sync_interval: Option<Duration>,
+
+    /// Switch the database to WAL mode if it is not in it.
+    #[arg(long)]
+    pub set_wal: bool,
+
+    /// Where local state lives. [default: .NAME-genesis beside the database]
+    #[arg(long, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+
+    /// How long the end may take, when everything committed is shipped.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub replicate: ReplicateArgs,
+
+    /// The application and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RestoreArgs {
+    /// The replica: a folder, as a path or as `file:///path`.
+    #[arg(value_name = "URL")]
+    pub replica: Place,
+
+    /// Where the database goes. Nothing may be there.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Restore the state after this transaction.
+    #[arg(long, value_name = "N", conflicts_with = "timestamp")]
+    pub txid: Option<u64>,
+
+    /// Restore the last state that was committed at or before this time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    pub timestamp: Option<Micros>,
+
+    /// Restore from this line of history instead of the one that was current.
+    #[arg(long, value_name = "GENERATION")]
+    pub generation: Option<Generation>,
+
+    /// Only say what would be fetched.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ListArgs {
+    /// The replica: a folder, as a path or as `file:///path`.
+    #[arg(value_name = "URL")]
+    pub replica: Place,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn version() -> String {
+    format!(
+        "{} (SQLite {})",
+        env!("CARGO_PKG_VERSION"),
+        crate::sqlite::version()
+    )
+}
+
+/// The longest interval between uploads.
+const MAX_SYNC_INTERVAL: Duration = Duration::from_mins(5);
+
+fn sync_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval > MAX_SYNC_INTERVAL {
+        return Err("more than 5 minutes of commits would be at risk; 5m is the most".to_owned());
+    }
+    Ok(interval)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text
+        .parse::<jiff::SignedDuration>()
+        .map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_negative| "a duration is not negative".to_owned())
+}
+
+fn timestamp(text: &str) -> Result<Micros, String> {
+    let parsed = text
+        .parse::<jiff::Timestamp>()
+        .map_err(|error| error.to_string())?;
+    let micros = u64::try_from(parsed.as_microsecond());
+    micros
+        .map(Micros)
+        .map_err(|_negative| "nothing was recorded before 1970".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_times_are_read_as_people_write_them() {
+        assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("-1s").is_err() && duration("1").is_err());
+        assert_eq!(sync_interval("5m"), Ok(Duration::from_mins(5)));
+        assert!(sync_interval("6m").unwrap_err().contains("5m is the most"));
+        assert_eq!(timestamp("1970-01-01T00:00:01.5Z"), Ok(Micros(1_500_000)));
+        assert_eq!(timestamp("1970-01-01T02:00:00+02:00"), Ok(Micros(0)));
+        assert!(timestamp("yesterday").is_err() && timestamp("1960-01-01T00:00:00Z").is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! Exit codes, and how a failure is told.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 2 | usage or configuration |
+//! | 3 | the database |
+//! | 4 | the replica's storage |
+//! | 5 | integrity: something is not what was written |
+//! | 6 | nothing to restore |
+//! | 7 | owned by another writer |
+//! | 75 | the final upload failed |
+//!
+//! `exec` ends with the application's own code: 128 + n when signal n ended it, 127 when it was not
+//! found, 126 when it could not be started.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::object::ObjectError;
+use crate::replica::ReplicaError;
+use crate::replicate::{FollowError, SessionError, StateError};
+use crate::restore::RestoreError;
+use crate::sqlite::SourceError;
+use crate::store::StoreError;
+use genesis_restore::plan::PlanError;
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code(pub u8);
+
+impl Code {
+    pub const DONE: Self = Self(0);
+    pub const USAGE: Self = Self(2);
+    pub const DATABASE: Self = Self(3);
+    pub const STORAGE: Self = Self(4);
+    pub const INTEGRITY: Self = Self(5);
+    pub const NOTHING: Self = Self(6);
+    pub const OWNED: Self = Self(7);
+    pub const UPLOAD_FAILED: Self = Self(75);
+    pub const CANNOT_START: Self = Self(126);
+    pub const NOT_FOUND: Self = Self(127);
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code.0)
+    }
+}
+
+/// A failure, its exit code, and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: Code,
+    error: anyhow::Error,
+    hint: Option<&'static str>,
+}
+
+impl Failure {
+    pub fn new(code: Code, error: anyhow::Error) -> Self {
+        Self {
+            code,
+            error,
+            hint: None,
+        }
+    }
+
+    fn hinted(self, hint: &'static str) -> Self {
+        Self {
+            hint: Some(hint),
+            ..self
+        }
+    }
+
+    /// The same failure, at the end of a run: what was committed may not be in the replica.
+    pub fn at_the_end(self) -> Self {
+        let error = self
+            .error
+            .context("not everything that was committed is in the replica");
+        Self {
+            code: Code::UPLOAD_FAILED,
+            error,
+            ..self
+        }
+    }
+
+    /// Writes the failure with its causes, and what to do.
+    pub fn report(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "genesis-replicate: {:#}", self.error)?;
+        self.hint.map_or(Ok(()), |hint| writeln!(out, "  {hint}"))
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let (code, hint) = match &error {
+            SessionError::Follow(FollowError::Source(source)) => (Code::DATABASE, hint_for(source)),
+            SessionError::State(StateError::InUse { .. }) => (
+                Code::OWNED,
+                Some("Stop that process first, or let it go on."),
+            ),
+            SessionError::Path { .. } | SessionError::State(_) | SessionError::Follow(_) => {
+                (Code::DATABASE, None)
+            }
+            SessionError::Replica(error) => (code_of(error), None),
+            SessionError::Ship(_) => (Code::STORAGE, None),
+            SessionError::Died => (Code::DATABASE, None),
+        };
+        let failure = Self::new(code, error.into());
+        hint.into_iter().fold(failure, Self::hinted)
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let code = match &error {
+            RestoreError::Output { .. } => Code::USAGE,
+            RestoreError::Write { .. } => Code::DATABASE,
+            RestoreError::Plan(PlanError::Gap { .. })
+            | RestoreError::Broken(_)
+            | RestoreError::Mismatch { .. } => Code::INTEGRITY,
+            RestoreError::Plan(_) => Code::NOTHING,
+            RestoreError::Replica(error) => code_of(error),
+            RestoreError::Store(_) => Code::STORAGE,
+            RestoreError::Object(error) => code_of_object(error),
+        };
+        Self::new(code, error.into())
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Self {
+        Self::new(code_of(&error), error.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(Code::STORAGE, error.into())
+    }
+}
+
+fn code_of(error: &ReplicaError) -> Code {
+    match error {
+        ReplicaError::Missing => Code::NOTHING,
+        ReplicaError::NotAReplica(_) => Code::INTEGRITY,
+        ReplicaError::Object(error) => code_of_object(error),
+        _ => Code::STORAGE,
+    }
+}
+
+fn code_of_object(error: &ObjectError) -> Code {
+    match error {
+        ObjectError::Damaged { .. } => Code::INTEGRITY,
+        // What the plan named is gone: the replica is not whole.
+        ObjectError::Store(error) if error.kind == crate::store::StoreErrorKind::NotFound => {
+            Code::INTEGRITY
+        }
+        ObjectError::Store(_) => Code::STORAGE,
+    }
+}
+
+fn hint_for(error: &SourceError) -> Option<&'static str> {
+    Some(match error {
+        SourceError::NotWal { .. } => {
+            "Let the application run PRAGMA journal_mode=WAL, or pass --set-wal to switch it now."
+        }
+        SourceError::NotADatabase { .. } => {
+            "Encrypted databases cannot be followed: check that --db names the right file."
+        }
+        SourceError::Locked { .. } => {
+            "A database can only be followed when its application lets others read it."
+        }
+        _ => return None,
+    })
+}

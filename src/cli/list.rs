@@ -1,0 +1,139 @@
+//! `list`: what a replica holds, and which states can be restored.
+
+use genesis_snapshot::inventory::{self, Line};
+use genesis_wal::time::Millis;
+use serde::Serialize;
+
+use super::args::ListArgs;
+use super::exit::{Code, Failure};
+use super::print;
+use crate::replica::Replica;
+
+pub async fn run(args: ListArgs) -> Result<Code, Failure> {
+    let replica = Replica::open(args.replica.store()).await?;
+    let inventory = replica.inventory().await?;
+    let generations: Vec<_> = inventory.generations().map(generation).collect();
+    if args.json {
+        let listing = Listing {
+            generations: &generations,
+        };
+        let json = serde_json::to_string_pretty(&listing);
+        print(&json.map_err(|error| Failure::new(Code::STORAGE, error.into()))?);
+        print("\n");
+    } else {
+        print(&text(&generations));
+    }
+    Ok(Code::DONE)
+}
+
+#[derive(Debug, Serialize)]
+struct Listing<'a> {
+    generations: &'a [Generation],
+}
+
+#[derive(Debug, Serialize)]
+struct Generation {
+    #[serde(rename = "generation")]
+    id: String,
+    /// The states that can be restored: from a snapshot to the end of what continues it.
+    windows: Vec<Window>,
+    snapshots: Vec<Snapshot>,
+    segments: Vec<Segment>,
+    pack_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Window {
+    first_txid: u64,
+    last_txid: u64,
+    from: String,
+    to: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Snapshot {
+    txid: u64,
+    time: String,
+    epoch: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Segment {
+    level: u8,
+    first_txid: u64,
+    last_txid: u64,
+    time: String,
+    epoch: u32,
+    bytes: u64,
+}
+
+fn generation(line: &Line) -> Generation {
+    let window = |w: inventory::Window| Window {
+        first_txid: w.first.0,
+        last_txid: w.last.0,
+        from: time(w.from),
+        to: time(w.to),
+    };
+    let snapshots = line.manifests().iter().map(|manifest| Snapshot {
+        txid: manifest.name.txid.0,
+        time: time(manifest.name.time),
+        epoch: manifest.name.epoch.0,
+    });
+    let segments = line.segments().iter().map(|segment| Segment {
+        level: segment.name.level,
+        first_txid: segment.name.first.0,
+        last_txid: segment.name.last.0,
+        time: time(segment.name.time),
+        epoch: segment.name.epoch.0,
+        bytes: segment.size,
+    });
+    Generation {
+        id: line.generation().to_string(),
+        windows: line.windows().into_iter().map(window).collect(),
+        snapshots: snapshots.collect(),
+        segments: segments.collect(),
+        pack_bytes: line.packs().iter().map(|pack| pack.size).sum(),
+    }
+}
+
+fn time(millis: Millis) -> String {
+    millis.micros().to_string()
+}
+
+fn text(generations: &[Generation]) -> String {
+    if generations.is_empty() {
+        return "the replica holds nothing yet\n".to_owned();
+    }
+    generations
+        .iter()
+        .map(describe)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn describe(generation: &Generation) -> String {
+    let mut lines = vec![format!("generation {}", generation.id)];
+    lines.extend(generation.windows.iter().map(|w| {
+        let Window {
+            first_txid,
+            last_txid,
+            from,
+            to,
+        } = w;
+        format!("  restorable  transactions {first_txid} to {last_txid}, {from} to {to}")
+    }));
+    lines.extend(generation.snapshots.iter().map(|s| {
+        let Snapshot { txid, time, .. } = s;
+        format!("  snapshot    transaction {txid}, {time}")
+    }));
+    let bytes: u64 = generation
+        .segments
+        .iter()
+        .map(|segment| segment.bytes)
+        .sum();
+    let (count, packs) = (generation.segments.len(), generation.pack_bytes);
+    lines.push(format!(
+        "  stored      {count} segments of {bytes} bytes, packs of {packs} bytes\n"
+    ));
+    lines.join("\n")
+}

@@ -1,0 +1,65 @@
+//! `replicate`: follow until told to stop.
+
+use std::time::Duration;
+
+use super::args::ReplicateArgs;
+use super::exit::{Code, Failure};
+use crate::replicate::{Options, Session, Stage};
+use crate::shutdown::Shutdown;
+use crate::store::retry::Persistence;
+
+pub async fn run(args: ReplicateArgs) -> Result<Code, Failure> {
+    let mut shutdown =
+        Shutdown::listen().map_err(|error| Failure::new(Code::USAGE, error.into()))?;
+    let mut session = start(&args, Persistence::UnlessPermanent).await?;
+    tokio::select! {
+        error = session.ended() => return Err(error.into()),
+        () = shutdown.asked() => {}
+    }
+    tracing::info!("shipping what is committed, then ending");
+    finish(&mut session, &mut shutdown, args.shutdown_timeout).await?;
+    Ok(Code::DONE)
+}
+
+/// Starts to follow, and says so.
+pub async fn start(args: &ReplicateArgs, persistence: Persistence) -> Result<Session, Failure> {
+    let options = Options {
+        database: args.db.clone(),
+        store: args.replica.store(),
+        sync_interval: args.sync_interval.unwrap_or(args.replica.sync_interval()),
+        set_wal: args.set_wal,
+        state_folder: args.state_dir.clone(),
+        persistence,
+    };
+    let session = Session::start(options).await?;
+    if session.stage() == Stage::Followed {
+        tracing::info!(database = %args.db.display(), "followed: what is committed now is kept");
+    }
+    Ok(session)
+}
+
+/// Ships everything committed, within a limit, or until told a second time.
+pub async fn finish(
+    session: &mut Session,
+    shutdown: &mut Shutdown,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let durable = session.durable();
+    let cut_short = |why: &str| {
+        let durable = durable.0;
+        let error = anyhow::anyhow!("{why}; transactions after {durable} wait in the spool");
+        Failure::new(Code::UPLOAD_FAILED, error).at_the_end()
+    };
+    tokio::select! {
+        finished = tokio::time::timeout(limit, session.finish()) => match finished {
+            Ok(Ok(report)) => {
+                let txid = report.recorded.map(|txid| txid.0);
+                tracing::info!(txid, "everything committed is in the replica");
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Failure::from(error).at_the_end()),
+            Err(_elapsed) => Err(cut_short("the replica did not take it in time")),
+        },
+        () = shutdown.asked() => Err(cut_short("told to end at once")),
+    }
+}
