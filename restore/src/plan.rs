@@ -113,24 +113,16 @@ fn is_by(manifest: &ManifestName, target: Target) -> bool {
 
 type Found = Result<(Listed<ManifestName>, Chain), PlanError>;
 
-/// The newest snapshot that is not behind the target, and the one after it.
-fn snapshots(
-    line: &Line,
-    target: Target,
-) -> Result<(Listed<ManifestName>, Option<ManifestName>), PlanError> {
-    let newest = line
-        .manifests()
-        .iter()
-        .rposition(|m| is_by(&m.name, target));
-    let newest = newest.ok_or(PlanError::NoSnapshot(line.generation()))?;
-    let mut from_newest = line.manifests().iter().skip(newest);
-    let manifest = from_newest.next().copied();
-    let manifest = manifest.ok_or(PlanError::NoSnapshot(line.generation()))?;
-    Ok((manifest, from_newest.next().map(|m| m.name)))
+/// The newest snapshot that is not behind the target.
+fn snapshot(line: &Line, target: Target) -> Result<Listed<ManifestName>, PlanError> {
+    let newest = line.manifests().iter().rfind(|m| is_by(&m.name, target));
+    newest
+        .copied()
+        .ok_or(PlanError::NoSnapshot(line.generation()))
 }
 
 fn latest(line: &Line) -> Found {
-    let (manifest, _) = snapshots(line, Target::Latest)?;
+    let manifest = snapshot(line, Target::Latest)?;
     let chain = line.chain(manifest.name.txid);
     match chain.gap {
         Some(gap) => Err(gap_error(line, Target::Latest, gap)),
@@ -140,12 +132,13 @@ fn latest(line: &Line) -> Found {
 
 fn at_txid(line: &Line, txid: Txid) -> Found {
     let target = Target::Txid(txid);
-    let (manifest, later) = snapshots(line, target)?;
+    let manifest = snapshot(line, target)?;
     let mut chain = line.chain(manifest.name.txid);
     if chain.reached < txid {
-        return Err(match gap_before(&chain, later) {
-            Some(gap) => gap_error(line, target, gap),
-            None => PlanError::AfterLast {
+        let is_behind_all = line.max_txid() < Some(txid);
+        return Err(match gap_behind(line, &chain) {
+            Some(gap) if !is_behind_all => gap_error(line, target, gap),
+            _ => PlanError::AfterLast {
                 target,
                 generation: line.generation(),
                 windows: line.windows(),
@@ -164,20 +157,17 @@ fn at_txid(line: &Line, txid: Txid) -> Found {
 
 fn at_time(line: &Line, time: Micros) -> Found {
     let target = Target::Time(time);
-    let (manifest, later) = snapshots(line, target)?;
+    let manifest = snapshot(line, target)?;
     let mut chain = line.chain(manifest.name.txid);
     let passes = |s: &Listed<SegmentName>| is_surely_after(s.name.time, time);
     if let Some(last) = chain.segments.iter().position(passes) {
         cut(&mut chain, manifest.name.txid, last + 1);
         return Ok((manifest, chain));
     }
-    // Nothing that is reached is behind the target: what is missing may have been before it.
-    let follows = later.filter(|later| {
-        chain.reached.next() == Some(later.txid) && is_surely_after(later.time, time)
-    });
-    match gap_before(&chain, later).filter(|_| follows.is_none()) {
-        Some(gap) => Err(gap_error(line, target, gap)),
-        None => Ok((manifest, chain)),
+    // Nothing that is reached is surely behind the target, so what is missing may be before it.
+    match gap_behind(line, &chain) {
+        Some(gap) if !begins_after(line, gap, time) => Err(gap_error(line, target, gap)),
+        _ => Ok((manifest, chain)),
     }
 }
 
@@ -190,12 +180,24 @@ fn is_surely_after(name: Millis, time: Micros) -> bool {
 }
 
 /// What is missing behind a chain, before the next segment or snapshot.
-fn gap_before(chain: &Chain, later: Option<ManifestName>) -> Option<Gap> {
+fn gap_behind(line: &Line, chain: &Chain) -> Option<Gap> {
     let after = chain.reached;
     let segment = chain.gap.map(|gap| gap.next);
-    let snapshot = later.map(|m| m.txid).filter(|&txid| txid > after);
+    let snapshot = first_snapshot_behind(line, after).map(|m| m.txid);
     let next = segment.into_iter().chain(snapshot).min()?;
     Some(Gap { after, next })
+}
+
+/// Whether a gap is none, as the very next transaction is a snapshot's, and is behind `time`.
+fn begins_after(line: &Line, gap: Gap, time: Micros) -> bool {
+    let next = first_snapshot_behind(line, gap.after);
+    gap.after.next() == Some(gap.next)
+        && next.is_some_and(|m| m.txid == gap.next && is_surely_after(m.time, time))
+}
+
+fn first_snapshot_behind(line: &Line, txid: Txid) -> Option<ManifestName> {
+    let mut names = line.manifests().iter().map(|m| m.name);
+    names.find(|m| m.txid > txid)
 }
 
 fn gap_error(line: &Line, target: Target, gap: Gap) -> PlanError {
@@ -224,7 +226,7 @@ impl fmt::Display for Plan {
         let (count, bytes) = (self.segments.len(), self.segment_bytes);
         write!(
             f,
-            "  {count} segments of {bytes} bytes, to transaction {}",
+            "  segments: {count}, of {bytes} bytes, to transaction {}",
             self.reaches.0
         )?;
         for segment in &self.segments {

@@ -106,3 +106,31 @@ impl StateVerifier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A verifier that has read everything before the lock page, which is the last one.
+    fn before_the_lock_page(page_size: PageSize) -> StateVerifier {
+        let pages = page_size.lock_page().get();
+        let mut verifier = StateVerifier::new(page_size, pages);
+        verifier.pages_done = pages - 1;
+        verifier.fed = page_size.offset_of(page_size.lock_page());
+        verifier
+    }
+
+    #[test]
+    fn the_lock_page_has_no_hash_and_must_be_empty() {
+        for log2 in 9..=16 {
+            let size = PageSize::from_log2(log2).unwrap();
+            let mut page = vec![0; size.bytes()];
+            let mut verifier = before_the_lock_page(size);
+            verifier.feed(&page).unwrap();
+            assert_eq!(verifier.finish(), Ok(StateHash::default()));
+            page[511] = 1;
+            let fed = before_the_lock_page(size).feed(&page);
+            assert_eq!(fed, Err(VerifyError::LockPage(size.lock_page())));
+        }
+    }
+}
