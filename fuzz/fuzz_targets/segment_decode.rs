@@ -1,0 +1,5 @@
+//! See `genesis_fuzz::wal::segment_decode`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| genesis_fuzz::wal::segment_decode(data));

@@ -1,0 +1,5 @@
+//! See `genesis_fuzz::wal::wal_scan`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| genesis_fuzz::wal::wal_scan(data));

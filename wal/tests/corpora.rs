@@ -1,0 +1,56 @@
+//! The fuzz targets over their committed corpora, without a fuzzer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a failed step fails the test, and names its input"
+)]
+
+use std::fs;
+use std::path::Path;
+
+#[path = "../../fuzz/src/wal.rs"]
+#[allow(
+    clippy::panic,
+    reason = "a fuzz target panics when something does not hold"
+)]
+mod targets;
+
+/// Runs a target over every input of its corpus; the input is named when it fails.
+fn run(name: &str, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let mut inputs = 0;
+    for entry in fs::read_dir(folder.join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        eprintln!("{}", path.display());
+        target(&fs::read(path).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs > 0, "the corpus of {name} is empty");
+    target(&[]);
+}
+
+#[test]
+fn wal_scan() {
+    run("wal_scan", targets::wal_scan);
+}
+
+#[test]
+fn wal_index() {
+    run("wal_index", targets::wal_index);
+}
+
+#[test]
+fn part_decode() {
+    run("part_decode", targets::part_decode);
+}
+
+#[test]
+fn segment_decode() {
+    run("segment_decode", targets::segment_decode);
+}
+
+#[test]
+fn segment_roundtrip() {
+    run("segment_roundtrip", targets::segment_roundtrip);
+}
