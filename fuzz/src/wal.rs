@@ -263,7 +263,7 @@ pub fn segment_decode(data: &[u8]) {
             _ => return,
         }
     }
-    assert_eq!(history.len(), usize::from(*more) + 1);
+    assert_eq!(history.len() as u64, header.last.0 - header.first.0 + 1);
     let encoded = encode(page_size, &history, usize::MAX);
     assert_eq!(decode(page_size, &encoded), history);
 }
