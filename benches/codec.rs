@@ -34,10 +34,7 @@ impl Pages {
     fn new() -> Self {
         let size = PageSize::new(4096).unwrap();
         let images = (1..=PAGES).map(|n| (PageNumber::new(n).unwrap(), image(size, n)));
-        Self {
-            size,
-            images: images.collect(),
-        }
+        Self { size, images: images.collect() }
     }
 
     fn throughput(&self) -> Throughput {
@@ -53,22 +50,12 @@ impl Pages {
             let page = number.get();
             let unsummed = FrameHeader {
                 page,
-                commit: if page.is_multiple_of(PAGES_EACH) {
-                    PAGES
-                } else {
-                    0
-                },
+                commit: if page.is_multiple_of(PAGES_EACH) { PAGES } else { 0 },
                 salts: header.salts,
                 checksum: Checksum::default(),
             };
             checksum = unsummed.chained(header.order, checksum, image);
-            frames.extend(
-                FrameHeader {
-                    checksum,
-                    ..unsummed
-                }
-                .encode(),
-            );
+            frames.extend(FrameHeader { checksum, ..unsummed }.encode());
             frames.extend(image);
         }
         let index = IndexHeader {
@@ -108,9 +95,8 @@ fn image(size: PageSize, seed: u32) -> Vec<u8> {
     let mut state = u64::from(seed);
     let mut image = Vec::with_capacity(size.bytes());
     for row in 0.. {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let text = format!("{seed:08}{row:04} a row of text, ended by noise: {state:016x}\n");
         image.extend_from_slice(text.as_bytes());
         if image.len() >= size.bytes() {

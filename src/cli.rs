@@ -24,11 +24,7 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             // Help and version go to standard output and are no failures.
-            let code = if error.use_stderr() {
-                Code::USAGE
-            } else {
-                Code::DONE
-            };
+            let code = if error.use_stderr() { Code::USAGE } else { Code::DONE };
             error.print().ok();
             return code.into();
         }
@@ -45,15 +41,11 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Code, Failure> {
     if !sqlite::is_recent() {
-        let found = anyhow::anyhow!(
-            "this program needs SQLite 3.54.1, and has {}",
-            sqlite::version()
-        );
+        let found =
+            anyhow::anyhow!("this program needs SQLite 3.54.1, and has {}", sqlite::version());
         return Err(Failure::new(Code::DATABASE, found));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Code::USAGE, error.into()))?;
     let done = runtime.block_on(async {
         match command {
@@ -71,9 +63,7 @@ fn run(command: Command) -> Result<Code, Failure> {
 /// Writes to standard output. A reader that went away is no failure.
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .ok();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
 /// Whether a person watches standard error.

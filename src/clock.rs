@@ -17,9 +17,7 @@ pub fn monotonic() -> Duration {
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this module owns the clocks")]
 pub fn wall() -> Micros {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 

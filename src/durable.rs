@@ -36,11 +36,7 @@ impl Temporary {
             .mode(0o600)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)?;
-        Ok(Self {
-            file,
-            path,
-            placed: false,
-        })
+        Ok(Self { file, path, placed: false })
     }
 
     /// The open file.

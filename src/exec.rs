@@ -30,12 +30,8 @@ impl Ended {
     /// The code to end with: its own, or 128 + n after signal n.
     #[must_use]
     pub fn code(self) -> u8 {
-        let code = self
-            .0
-            .code()
-            .or_else(|| self.0.signal().map(|signal| 128 + signal));
-        code.and_then(|code| u8::try_from(code).ok())
-            .unwrap_or(u8::MAX)
+        let code = self.0.code().or_else(|| self.0.signal().map(|signal| 128 + signal));
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
     }
 }
 
@@ -57,12 +53,7 @@ impl Application {
         let child = command.spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self {
-            child,
-            pid,
-            own_group,
-            signals,
-        })
+        Ok(Self { child, pid, own_group, signals })
     }
 
     /// Waits for the end, and sends on the signals that come until then.
@@ -110,9 +101,7 @@ impl Signals {
         ];
         let listen =
             |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
-        Ok(Self {
-            streams: signals.into_iter().map(listen).collect::<io::Result<_>>()?,
-        })
+        Ok(Self { streams: signals.into_iter().map(listen).collect::<io::Result<_>>()? })
     }
 
     async fn next(&mut self) -> Signal {

@@ -33,10 +33,7 @@ pub enum ObjectError {
 impl ObjectError {
     /// An object whose bytes are wrong.
     pub fn damaged(name: impl Into<ObjectName>, reason: impl fmt::Display) -> Self {
-        Self::Damaged {
-            name: name.into(),
-            reason: reason.to_string(),
-        }
+        Self::Damaged { name: name.into(), reason: reason.to_string() }
     }
 }
 
@@ -53,12 +50,7 @@ impl PartStream {
     /// A stream from the start of an object.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, name: ObjectName) -> Self {
-        Self {
-            store,
-            name,
-            offset: 0,
-            buffer: BytesMut::new(),
-        }
+        Self { store, name, offset: 0, buffer: BytesMut::new() }
     }
 
     /// The bytes of the next part, proven by its CRC; `None` at the end of the object.

@@ -114,10 +114,7 @@ impl Replica {
             Err(ReplicaError::Missing) => {}
             other => return other,
         }
-        let description = Description {
-            format: FORMAT,
-            replica: random_hex()?,
-        };
+        let description = Description { format: FORMAT, replica: random_hex()? };
         match store.create(&ObjectName::Genesis, json(&description)).await {
             // Somebody was faster: the replica is theirs to describe.
             Err(error) if error.kind != StoreErrorKind::AlreadyExists => Err(error.into()),
@@ -138,11 +135,7 @@ impl Replica {
     pub async fn claim(&self) -> Result<Epoch, ReplicaError> {
         let uname = rustix::system::uname();
         let host = &uname.nodename().to_string_lossy();
-        let claim = Claim {
-            host,
-            pid: std::process::id(),
-            nonce: random_hex()?,
-        };
+        let claim = Claim { host, pid: std::process::id(), nonce: random_hex()? };
         loop {
             let claimed = self.store.list(EPOCHS_PREFIX).await?.into_iter();
             let highest = claimed.filter_map(|listed| match listed.name {
@@ -151,11 +144,7 @@ impl Replica {
             });
             let epoch = highest.max().unwrap_or(Epoch(0)).next();
             let epoch = epoch.ok_or(ReplicaError::EpochsExhausted)?;
-            match self
-                .store
-                .create(&ObjectName::Claim(epoch), json(&claim))
-                .await
-            {
+            match self.store.create(&ObjectName::Claim(epoch), json(&claim)).await {
                 Ok(()) => return Ok(epoch),
                 Err(error) if error.kind == StoreErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),
@@ -169,9 +158,7 @@ impl Replica {
     /// When the store cannot be listed.
     pub async fn inventory(&self) -> Result<Inventory, StoreError> {
         let listed = self.store.list("").await?;
-        Ok(Inventory::from_objects(
-            listed.into_iter().map(|object| (object.name, object.size)),
-        ))
+        Ok(Inventory::from_objects(listed.into_iter().map(|object| (object.name, object.size))))
     }
 
     /// The tip of the newest line; `None` when it holds no snapshot or its history has a gap.
@@ -205,10 +192,7 @@ impl Replica {
         if (manifest.stamp.generation, manifest.txid) == (name.generation, name.txid) {
             Ok(manifest)
         } else {
-            Err(ObjectError::damaged(
-                name,
-                "it holds another snapshot than its name says",
-            ))
+            Err(ObjectError::damaged(name, "it holds another snapshot than its name says"))
         }
     }
 

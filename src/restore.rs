@@ -99,11 +99,7 @@ pub async fn restore(
     mut progress: impl FnMut(Progress),
 ) -> Result<Restored, RestoreError> {
     let output = Output::prepare(&request.output)?;
-    let plan = plan(
-        &replica.inventory().await?,
-        request.target,
-        request.generation,
-    )?;
+    let plan = plan(&replica.inventory().await?, request.target, request.generation)?;
     assemble(replica, &plan, output, &mut progress).await
 }
 
@@ -124,16 +120,11 @@ async fn assemble(
             break;
         }
     }
-    let restored = applier
-        .finish(&mut output)
-        .map_err(|error| refused(error, &output))?;
+    let restored = applier.finish(&mut output).map_err(|error| refused(error, &output))?;
     progress(Progress::Verify);
     let found = output.state(manifest.layout.page_size, restored.pages)?;
     if found != restored.state {
-        return Err(RestoreError::Mismatch {
-            expected: restored.state,
-            found,
-        });
+        return Err(RestoreError::Mismatch { expected: restored.state, found });
     }
     output.place()?;
     Ok(restored)
@@ -151,12 +142,10 @@ async fn apply(
         && let Some(bytes) = parts.next().await?
     {
         let part = proven(segment.into(), &bytes)?;
-        flow = applier
-            .push(&part, output)
-            .map_err(|error| match refused(error, output) {
-                RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
-                other => other,
-            })?;
+        flow = applier.push(&part, output).map_err(|error| match refused(error, output) {
+            RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
+            other => other,
+        })?;
     }
     Ok(flow)
 }

@@ -37,17 +37,11 @@ pub fn manifest_decode(data: &[u8]) {
 }
 
 fn header(page_size: PageSize, state: StateHash) -> PartHeader {
-    let generation = Generation {
-        epoch: Epoch(5),
-        random: 6,
-    };
+    let generation = Generation { epoch: Epoch(5), random: 6 };
     PartHeader {
         kind: PartKind::Manifest,
         page_size,
-        stamp: Stamp {
-            generation,
-            epoch: Epoch(7),
-        },
+        stamp: Stamp { generation, epoch: Epoch(7) },
         first: Txid(8),
         last: Txid(8),
         position: None,

@@ -27,11 +27,7 @@ pub fn wal_scan(data: &[u8]) {
         return;
     };
     let repair = flags & REPAIR != 0;
-    let wal = if repair {
-        repair_wal(wal)
-    } else {
-        wal.to_vec()
-    };
+    let wal = if repair { repair_wal(wal) } else { wal.to_vec() };
     let Ok(header) = WalHeader::decode(&wal) else {
         return;
     };
@@ -92,11 +88,7 @@ fn repair_wal(wal: &[u8]) -> Vec<u8> {
     let Some((head, frames)) = wal.split_first_chunk::<{ WalHeader::LEN }>() else {
         return wal.to_vec();
     };
-    let order = if head[3] & 1 == 0 {
-        ByteOrder::Little
-    } else {
-        ByteOrder::Big
-    };
+    let order = if head[3] & 1 == 0 { ByteOrder::Little } else { ByteOrder::Big };
     let log2 = 9 + head[11] % 8;
     let Ok(page_size) = PageSize::from_log2(log2) else {
         return wal.to_vec();
@@ -112,11 +104,7 @@ fn repair_wal(wal: &[u8]) -> Vec<u8> {
             break;
         };
         checksum = frame.chained(order, checksum, page);
-        let frame = FrameHeader {
-            salts,
-            checksum,
-            ..frame
-        };
+        let frame = FrameHeader { salts, checksum, ..frame };
         repaired.extend(frame.encode());
         repaired.extend(page);
     }
@@ -153,11 +141,7 @@ pub fn wal_index(data: &[u8]) {
 }
 
 fn repair_index(bytes: &mut [u8]) {
-    let native = if cfg!(target_endian = "little") {
-        ByteOrder::Little
-    } else {
-        ByteOrder::Big
-    };
+    let native = if cfg!(target_endian = "little") { ByteOrder::Little } else { ByteOrder::Big };
     if let Some(copies) = bytes.get_mut(..96) {
         let sums = Checksum::default().extend(native, &copies[..40]);
         copies[40..44].copy_from_slice(&sums.0.to_ne_bytes());
@@ -184,23 +168,14 @@ pub fn part_decode(data: &[u8]) {
     assert_eq!(part::stored_len(&bytes), Ok(stored));
 
     let mut again = Vec::new();
-    assert_eq!(
-        part::encode(&decoded.header, decoded.payload, &mut again),
-        Ok(())
-    );
+    assert_eq!(part::encode(&decoded.header, decoded.payload, &mut again), Ok(()));
     assert_eq!(again.len(), stored);
     assert_eq!(Part::decode(&mut Reader::new(&again)), Ok(decoded));
 
     let stamp = stamp();
     assert_eq!(part::restamp(&mut again, stamp), Ok(()));
-    let header = PartHeader {
-        stamp,
-        ..decoded.header
-    };
-    assert_eq!(
-        Part::decode(&mut Reader::new(&again)),
-        Ok(Part { header, ..decoded })
-    );
+    let header = PartHeader { stamp, ..decoded.header };
+    assert_eq!(Part::decode(&mut Reader::new(&again)), Ok(Part { header, ..decoded }));
 }
 
 /// Sets payload length and CRC, as if the bytes were exactly one part.
@@ -216,14 +191,8 @@ fn repair_part(bytes: &mut [u8]) {
 }
 
 fn stamp() -> Stamp {
-    let generation = Generation {
-        epoch: Epoch(5),
-        random: 6,
-    };
-    Stamp {
-        generation,
-        epoch: Epoch(7),
-    }
+    let generation = Generation { epoch: Epoch(5), random: 6 };
+    Stamp { generation, epoch: Epoch(7) }
 }
 
 /// The payload of a segment's part behind two bytes: the page size, and how many transactions the
@@ -236,9 +205,7 @@ pub fn segment_decode(data: &[u8]) {
     let Ok(page_size) = PageSize::from_log2(9 + log2 % 8) else {
         return;
     };
-    let first = payload
-        .first_chunk()
-        .map_or(1, |id| u64::from_le_bytes(*id));
+    let first = payload.first_chunk().map_or(1, |id| u64::from_le_bytes(*id));
     let header = PartHeader {
         kind: PartKind::Segment,
         page_size,
@@ -322,15 +289,8 @@ fn cook(
     let mut pages = Pages::new();
     for _ in 0..count % 6 {
         number += u32::from(recipe.u16().ok()?) + 1;
-        let pattern = recipe
-            .take(usize::from(recipe.clone().u8().ok()?) + 1)
-            .ok()?;
-        let image = pattern
-            .iter()
-            .copied()
-            .cycle()
-            .take(page_size.bytes())
-            .collect();
+        let pattern = recipe.take(usize::from(recipe.clone().u8().ok()?) + 1).ok()?;
+        let image = pattern.iter().copied().cycle().take(page_size.bytes()).collect();
         match PageNumber::new(number) {
             Some(number) if number != page_size.lock_page() => pages.push((number, image)),
             _ => {}
@@ -391,10 +351,7 @@ fn decode(page_size: PageSize, bytes: &[u8]) -> History {
                 history.push((fragment.header, Pages::new()));
             }
             let pages = unpack(&fragment, page_size);
-            assert!(
-                pages.is_some(),
-                "a page that was just encoded does not unpack"
-            );
+            assert!(pages.is_some(), "a page that was just encoded does not unpack");
             if let Some((_, joined)) = history.last_mut() {
                 joined.extend(pages.unwrap_or_default());
             }

@@ -16,5 +16,4 @@
 pub mod apply;
 pub mod plan;
 pub mod target;
-mod utc;
 pub mod verify;

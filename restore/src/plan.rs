@@ -73,14 +73,8 @@ fn candidates(
     let Some(generation) = generation else {
         return Ok(inventory.generations().filter(has_snapshot).collect());
     };
-    let line = inventory
-        .generation(generation)
-        .ok_or(PlanError::UnknownGeneration(generation))?;
-    if has_snapshot(&line) {
-        Ok(vec![line])
-    } else {
-        Err(PlanError::NoSnapshot(generation))
-    }
+    let line = inventory.generation(generation).ok_or(PlanError::UnknownGeneration(generation))?;
+    if has_snapshot(&line) { Ok(vec![line]) } else { Err(PlanError::NoSnapshot(generation)) }
 }
 
 /// The newest line that had begun by the target.
@@ -90,16 +84,11 @@ fn current_line<'a>(lines: &[&'a Line], target: Target) -> Result<&'a Line, Plan
         first.is_some_and(|first| is_by(&first.name, target))
     };
     let oldest = lines.first().ok_or(PlanError::NothingToRestore)?;
-    lines
-        .iter()
-        .rev()
-        .find(had_begun)
-        .copied()
-        .ok_or_else(|| PlanError::BeforeFirst {
-            target,
-            generation: oldest.generation(),
-            windows: oldest.windows(),
-        })
+    lines.iter().rev().find(had_begun).copied().ok_or_else(|| PlanError::BeforeFirst {
+        target,
+        generation: oldest.generation(),
+        windows: oldest.windows(),
+    })
 }
 
 /// Whether a snapshot is not behind the target.
@@ -116,9 +105,7 @@ type Found = Result<(Listed<ManifestName>, Chain), PlanError>;
 /// The newest snapshot that is not behind the target.
 fn snapshot(line: &Line, target: Target) -> Result<Listed<ManifestName>, PlanError> {
     let newest = line.manifests().iter().rfind(|m| is_by(&m.name, target));
-    newest
-        .copied()
-        .ok_or(PlanError::NoSnapshot(line.generation()))
+    newest.copied().ok_or(PlanError::NoSnapshot(line.generation()))
 }
 
 fn latest(line: &Line) -> Found {
@@ -174,9 +161,7 @@ fn at_time(line: &Line, time: Micros) -> Found {
 /// Whether what is named for `name` was committed after `time`: names are rounded up to the
 /// millisecond.
 fn is_surely_after(name: Millis, time: Micros) -> bool {
-    name.0
-        .checked_sub(1)
-        .is_some_and(|ms| Millis(ms).micros() >= time)
+    name.0.checked_sub(1).is_some_and(|ms| Millis(ms).micros() >= time)
 }
 
 /// What is missing behind a chain, before the next segment or snapshot.
@@ -201,11 +186,7 @@ fn first_snapshot_behind(line: &Line, txid: Txid) -> Option<ManifestName> {
 }
 
 fn gap_error(line: &Line, target: Target, gap: Gap) -> PlanError {
-    PlanError::Gap {
-        target,
-        generation: line.generation(),
-        gap,
-    }
+    PlanError::Gap { target, generation: line.generation(), gap }
 }
 
 /// Leaves the first `needed` segments of a chain that begins after `from`.
@@ -216,19 +197,11 @@ fn cut(chain: &mut Chain, from: Txid, needed: usize) {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "restore {} from generation {}",
-            self.target, self.generation
-        )?;
+        writeln!(f, "restore {} from generation {}", self.target, self.generation)?;
         writeln!(f, "  snapshot of transaction {}", self.manifest.txid.0)?;
         writeln!(f, "    {}", self.manifest)?;
         let (count, bytes) = (self.segments.len(), self.segment_bytes);
-        write!(
-            f,
-            "  segments: {count}, of {bytes} bytes, to transaction {}",
-            self.reaches.0
-        )?;
+        write!(f, "  segments: {count}, of {bytes} bytes, to transaction {}", self.reaches.0)?;
         for segment in &self.segments {
             write!(f, "\n    {segment}")?;
         }

@@ -5,8 +5,6 @@ use std::fmt;
 use genesis_wal::id::Txid;
 use genesis_wal::time::Micros;
 
-use crate::utc::Utc;
-
 /// The state that a restore gives back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -23,7 +21,7 @@ impl fmt::Display for Target {
         match self {
             Self::Latest => f.write_str("the latest state"),
             Self::Txid(txid) => write!(f, "transaction {}", txid.0),
-            Self::Time(time) => write!(f, "the state at {}", Utc(*time)),
+            Self::Time(time) => write!(f, "the state at {}", *time),
         }
     }
 }

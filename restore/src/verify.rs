@@ -79,11 +79,7 @@ impl StateVerifier {
     /// # Errors
     /// [`VerifyError::BadLength`] when bytes are missing.
     pub fn finish(self) -> Result<StateHash, VerifyError> {
-        if self.fed == self.wanted {
-            Ok(self.sum)
-        } else {
-            Err(self.bad_length())
-        }
+        if self.fed == self.wanted { Ok(self.sum) } else { Err(self.bad_length()) }
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
@@ -100,10 +96,7 @@ impl StateVerifier {
     }
 
     fn bad_length(&self) -> VerifyError {
-        VerifyError::BadLength {
-            wanted: self.wanted,
-            found: self.fed,
-        }
+        VerifyError::BadLength { wanted: self.wanted, found: self.fed }
     }
 }
 

@@ -22,11 +22,7 @@ use proptest::prelude::*;
 type Error = ApplyError<Infallible>;
 
 fn change(pages: u32, changed: &[u32], time: u64) -> Change {
-    Change {
-        pages,
-        changed: changed.to_vec(),
-        time,
-    }
+    Change { pages, changed: changed.to_vec(), time }
 }
 
 /// Applies segments to the snapshot of a history.
@@ -36,10 +32,7 @@ fn restore(
     target: Target,
     batch_bytes: usize,
 ) -> Result<(Restored, Sink), Error> {
-    let mut sink = Sink {
-        bytes: history.files[0].clone(),
-        writes: Vec::new(),
-    };
+    let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
     let mut applier = Applier::new(history.base(), target).with_batch_bytes(batch_bytes);
     for part in segments.iter().flat_map(|segment| parts(segment)) {
         if applier.push(&part, &mut sink)? == Flow::Reached {
@@ -57,10 +50,7 @@ fn restore_all(history: &History, target: Target) -> Result<(Restored, Sink), Er
 
 fn check(history: &History, txid: u64, (restored, sink): &(Restored, Sink)) {
     assert_eq!(restored.txid, Txid(txid));
-    assert!(
-        sink.bytes == history.file(restored.txid),
-        "transaction {txid}"
-    );
+    assert!(sink.bytes == history.file(restored.txid), "transaction {txid}");
     let mut verifier = StateVerifier::new(page_size(), restored.pages);
     verifier.feed(&sink.bytes).unwrap();
     assert_eq!(verifier.finish(), Ok(restored.state));
@@ -68,11 +58,7 @@ fn check(history: &History, txid: u64, (restored, sink): &(Restored, Sink)) {
 
 #[test]
 fn each_page_is_written_once_and_neighbours_together() {
-    let changes = [
-        change(8, &[0, 1, 2, 6], 1),
-        change(8, &[1, 2, 3], 1),
-        change(8, &[6], 1),
-    ];
+    let changes = [change(8, &[0, 1, 2, 6], 1), change(8, &[1, 2, 3], 1), change(8, &[6], 1)];
     let history = History::new(8, &changes);
     let done = restore_all(&history, Target::Latest).unwrap();
     check(&history, FIRST + 3, &done);
@@ -89,11 +75,7 @@ fn what_a_shrink_cuts_off_is_never_written() {
 
 #[test]
 fn what_is_regrown_is_what_was_written_last() {
-    let changes = [
-        change(8, &[6, 7], 1),
-        change(3, &[0], 1),
-        change(9, &[1], 1),
-    ];
+    let changes = [change(8, &[6, 7], 1), change(3, &[0], 1), change(9, &[1], 1)];
     let history = History::new(8, &changes);
     for batch_bytes in [1, usize::MAX] {
         let segment = history.segment(FIRST + 1, history.last(), 1);
@@ -104,12 +86,7 @@ fn what_is_regrown_is_what_was_written_last() {
 
 #[test]
 fn a_time_takes_every_transaction_of_that_time() {
-    let changes = [
-        change(4, &[0], 1),
-        change(4, &[1], 0),
-        change(4, &[2], 5),
-        change(4, &[3], 0),
-    ];
+    let changes = [change(4, &[0], 1), change(4, &[1], 0), change(4, &[2], 5), change(4, &[3], 0)];
     let history = History::new(4, &changes);
     for (time, txid) in [(1_000, 5), (1_001, 7), (1_005, 7), (1_006, 9), (9_999, 9)] {
         let done = restore_all(&history, Target::Time(Micros(time))).unwrap();
@@ -139,10 +116,7 @@ fn nothing_missing_goes_unnoticed() {
     let run = |segments: &[Vec<u8>], target| {
         restore(&history, segments, target, usize::MAX).map(|(restored, _)| restored.txid)
     };
-    let missing = ApplyError::Missing {
-        after: Txid(7),
-        found: Txid(9),
-    };
+    let missing = ApplyError::Missing { after: Txid(7), found: Txid(9) };
     let gap = [segment(6, 7), segment(9, 11)];
     assert_eq!(run(&gap, Target::Latest), Err(missing.clone()));
     // Transaction 8, which is missing, may have been before that time.
@@ -152,10 +126,7 @@ fn nothing_missing_goes_unnoticed() {
     let txid = Txid(8);
     let not_reached = ApplyError::NotReached { target, txid };
     assert_eq!(run(&[segment(6, 8)], target), Err(not_reached));
-    assert_eq!(
-        run(&[segment(6, 11), segment(6, 9)], Target::Latest),
-        Ok(Txid(11))
-    );
+    assert_eq!(run(&[segment(6, 11), segment(6, 9)], Target::Latest), Ok(Txid(11)));
 }
 
 #[test]
@@ -197,32 +168,19 @@ fn a_part_of_something_else_is_refused() {
         let mut applier = Applier::new(base, Target::Latest);
         applier.push(&parts(&segment)[0], &mut Sink::default())
     };
-    let generation = genesis_wal::id::Generation {
-        epoch: Epoch(9),
-        random: 9,
-    };
+    let generation = genesis_wal::id::Generation { epoch: Epoch(9), random: 9 };
     let other = run(Base { generation, ..base });
     assert!(matches!(other, Err(ApplyError::OtherGeneration { .. })));
     let page_size = PageSize::new(1024).unwrap();
     let other = run(Base { page_size, ..base });
     assert!(matches!(other, Err(ApplyError::OtherPageSize { .. })));
     let state = StateHash(1);
-    let broken = |txid, said| {
-        Err(ApplyError::BrokenChain {
-            txid: Txid(txid),
-            said,
-            known: state,
-        })
-    };
+    let broken = |txid, said| Err(ApplyError::BrokenChain { txid: Txid(txid), said, known: state });
     assert_eq!(run(Base { state, ..base }), broken(5, base.state));
     // Also where the snapshot stands within the segment, and at its end.
     for txid in [6, 7] {
         let said = state_of(history.file(Txid(txid)));
-        let within = Base {
-            txid: Txid(txid),
-            state,
-            ..base
-        };
+        let within = Base { txid: Txid(txid), state, ..base };
         assert_eq!(run(within), broken(txid, said));
     }
 }
@@ -235,10 +193,7 @@ fn a_database_that_grows_is_given_every_page() {
         history.transactions[0].images.remove(&missing);
         history.transactions[0].header.records -= 1;
         let error = restore_all(&history, Target::Latest).unwrap_err();
-        let expected = ApplyError::MissingPage {
-            txid: Txid(6),
-            page: u64::from(missing),
-        };
+        let expected = ApplyError::MissingPage { txid: Txid(6), page: u64::from(missing) };
         assert_eq!(error, expected);
     }
 }
@@ -290,10 +245,7 @@ fn a_database_grows_over_the_lock_page_without_it() {
         let mut applier = Applier::new(base, Target::Latest);
         applier.push(&parts(&segment)[0], &mut sink).unwrap();
         applier.finish(&mut sink).unwrap();
-        assert_eq!(
-            sink.0,
-            [u64::from(lock) * 65_536, u64::from(lock + 1) * 65_536]
-        );
+        assert_eq!(sink.0, [u64::from(lock) * 65_536, u64::from(lock + 1) * 65_536]);
     }
 }
 
@@ -343,13 +295,8 @@ fn after_an_error_nothing_is_restored() {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let change = (1u32..14, prop::collection::vec(0u32..14, 0..5), 0u64..3).prop_map(
-        |(pages, changed, time)| Change {
-            pages,
-            changed,
-            time,
-        },
-    );
+    let change = (1u32..14, prop::collection::vec(0u32..14, 0..5), 0u64..3)
+        .prop_map(|(pages, changed, time)| Change { pages, changed, time });
     prop::collection::vec(change, 1..9)
 }
 

@@ -13,10 +13,7 @@ use genesis_wal::time::Micros;
 use proptest::prelude::*;
 
 fn generation(epoch: u32) -> Generation {
-    Generation {
-        epoch: Epoch(epoch),
-        random: 5,
-    }
+    Generation { epoch: Epoch(epoch), random: 5 }
 }
 
 fn manifest(epoch: u32, txid: u64, time: u64) -> (ObjectName, u64) {
@@ -62,18 +59,11 @@ type Outline = (u32, u64, Vec<(u64, u64)>);
 
 fn outline(plan: &Plan) -> Outline {
     let segments = plan.segments.iter().map(|s| (s.first.0, s.last.0));
-    (
-        plan.generation.epoch.0,
-        plan.manifest.txid.0,
-        segments.collect(),
-    )
+    (plan.generation.epoch.0, plan.manifest.txid.0, segments.collect())
 }
 
 fn planned(target: Target) -> Result<Outline, PlanError> {
-    plan(&two_lines(), target, None)
-        .as_ref()
-        .map(outline)
-        .map_err(Clone::clone)
+    plan(&two_lines(), target, None).as_ref().map(outline).map_err(Clone::clone)
 }
 
 fn txid(txid: u64) -> Target {
@@ -106,10 +96,7 @@ fn a_time_is_found_in_the_line_that_was_current_then() {
     assert_eq!(planned(millis(2_500)), Ok((1, 1, vec![(2, 3)])));
     assert_eq!(planned(millis(5_500)), Ok((1, 5, vec![(4, 6)])));
     assert_eq!(planned(millis(30_000)), Ok((2, 10, vec![(11, 12)])));
-    assert_eq!(
-        planned(millis(32_500)),
-        Ok((2, 10, vec![(11, 12), (13, 13)]))
-    );
+    assert_eq!(planned(millis(32_500)), Ok((2, 10, vec![(11, 12), (13, 13)])));
 }
 
 #[test]
@@ -142,20 +129,11 @@ fn a_snapshot_behind_the_chain_shows_a_gap_even_where_another_stands_within_it()
 #[test]
 fn a_named_generation_is_the_only_one_looked_at() {
     let planned = |target| {
-        plan(&two_lines(), target, Some(generation(1)))
-            .as_ref()
-            .map(outline)
-            .map_err(Clone::clone)
+        plan(&two_lines(), target, Some(generation(1))).as_ref().map(outline).map_err(Clone::clone)
     };
     assert_eq!(planned(millis(5_999)), Ok((1, 5, vec![(4, 6)])));
-    assert!(matches!(
-        planned(Target::Latest),
-        Err(PlanError::Gap { .. })
-    ));
-    assert!(matches!(
-        planned(txid(12)),
-        Err(PlanError::AfterLast { .. })
-    ));
+    assert!(matches!(planned(Target::Latest), Err(PlanError::Gap { .. })));
+    assert!(matches!(planned(txid(12)), Err(PlanError::AfterLast { .. })));
     let unknown = plan(&two_lines(), Target::Latest, Some(generation(7)));
     assert_eq!(unknown, Err(PlanError::UnknownGeneration(generation(7))));
 }
@@ -247,11 +225,7 @@ fn worlds() -> impl Strategy<Value = (Vec<Truth>, Vec<(ObjectName, u64)>)> {
                 clock
             };
             let times = steps.iter().map(tick).collect();
-            let truth = Truth {
-                epoch,
-                first,
-                times,
-            };
+            let truth = Truth { epoch, first, times };
             let within = |n: usize| first + (n % truth.times.len()) as u64;
             for snapshot in snapshots {
                 let txid = within(snapshot);
@@ -274,10 +248,7 @@ fn worlds() -> impl Strategy<Value = (Vec<Truth>, Vec<(ObjectName, u64)>)> {
 
 /// Every transaction that a segment of a line holds.
 fn covered(line: &Line) -> BTreeSet<u64> {
-    let ranges = line
-        .segments()
-        .iter()
-        .map(|s| s.name.first.0..=s.name.last.0);
+    let ranges = line.segments().iter().map(|s| s.name.first.0..=s.name.last.0);
     ranges.flatten().collect()
 }
 
@@ -298,9 +269,9 @@ fn wanted(truth: &Truth, line: &Line, target: Target) -> u64 {
     match target {
         Target::Latest => known,
         Target::Txid(txid) => txid.0,
-        Target::Time(time) => (truth.first..=known)
-            .rfind(|&txid| truth.time(txid) <= time.0)
-            .unwrap(),
+        Target::Time(time) => {
+            (truth.first..=known).rfind(|&txid| truth.time(txid) <= time.0).unwrap()
+        }
     }
 }
 
@@ -315,9 +286,9 @@ fn lands_on(plan: &Plan, truth: &Truth) -> u64 {
     match plan.target {
         Target::Latest => reached,
         Target::Txid(txid) => reached.min(txid.0),
-        Target::Time(time) => (plan.manifest.txid.0..=reached)
-            .rfind(|&txid| truth.time(txid) <= time.0)
-            .unwrap(),
+        Target::Time(time) => {
+            (plan.manifest.txid.0..=reached).rfind(|&txid| truth.time(txid) <= time.0).unwrap()
+        }
     }
 }
 

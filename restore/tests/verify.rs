@@ -57,10 +57,7 @@ fn a_file_of_another_length_has_no_hash() {
     let (bytes, _) = file(3);
     let mut verifier = StateVerifier::new(size(512), 3);
     verifier.feed(&bytes[1..]).unwrap();
-    let short = VerifyError::BadLength {
-        wanted: 1536,
-        found: 1535,
-    };
+    let short = VerifyError::BadLength { wanted: 1536, found: 1535 };
     assert_eq!(verifier.finish(), Err(short));
     let mut verifier = StateVerifier::new(size(512), 2);
     assert!(verifier.feed(&bytes).is_err());

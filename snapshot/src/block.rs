@@ -48,9 +48,8 @@ impl BlockLayout {
     /// Pages in a block; 0 for a block that the database does not have.
     #[must_use]
     pub fn page_count(self, block: u32) -> u32 {
-        self.first_page(block).map_or(0, |first| {
-            (self.pages - (first.get() - 1)).min(self.pages_per_block())
-        })
+        self.first_page(block)
+            .map_or(0, |first| (self.pages - (first.get() - 1)).min(self.pages_per_block()))
     }
 
     /// Bytes in a block; 0 for a block that the database does not have.
@@ -70,9 +69,7 @@ impl BlockLayout {
         let first = self.first_page(block).map_or(0, PageNumber::get);
         let len = self.page_size.bytes();
         let numbers = (0..self.page_count(block)).filter_map(move |n| PageNumber::new(first + n));
-        numbers
-            .zip(0usize..)
-            .map(move |(page, n)| (page, n * len..(n + 1) * len))
+        numbers.zip(0usize..).map(move |(page, n)| (page, n * len..(n + 1) * len))
     }
 
     /// Where the lock page stands in a block's bytes, if it does.
@@ -82,8 +79,7 @@ impl BlockLayout {
         if self.block_of(lock) != block {
             return None;
         }
-        self.pages_of(block)
-            .find_map(|(page, place)| (page == lock).then_some(place))
+        self.pages_of(block).find_map(|(page, place)| (page == lock).then_some(place))
     }
 }
 
@@ -104,9 +100,7 @@ pub fn hash_block(layout: BlockLayout, block: u32, raw: &[u8]) -> (Vec<PageHash>
 
 /// The sum of a block's page hashes.
 pub(crate) fn sum_of(hashes: &[PageHash]) -> StateHash {
-    hashes
-        .iter()
-        .fold(StateHash::default(), |sum, &hash| sum.with(hash))
+    hashes.iter().fold(StateHash::default(), |sum, &hash| sum.with(hash))
 }
 
 #[cfg(test)]
@@ -114,10 +108,7 @@ mod tests {
     use super::*;
 
     fn layout(page_size: u32, pages: u32) -> BlockLayout {
-        BlockLayout {
-            page_size: PageSize::new(page_size).unwrap(),
-            pages,
-        }
+        BlockLayout { page_size: PageSize::new(page_size).unwrap(), pages }
     }
 
     #[test]
@@ -163,10 +154,7 @@ mod tests {
         let place = layout.lock_page_in(block).unwrap();
         let mut raw = vec![7; layout.bytes(block)];
         let (hashes, sum) = hash_block(layout, block, &raw);
-        assert_eq!(
-            hashes.iter().filter(|hash| **hash == PageHash(0)).count(),
-            1
-        );
+        assert_eq!(hashes.iter().filter(|hash| **hash == PageHash(0)).count(), 1);
         raw[place].fill(9);
         assert_eq!(hash_block(layout, block, &raw), (hashes, sum));
     }

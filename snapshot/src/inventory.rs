@@ -32,18 +32,15 @@ impl Inventory {
                 ObjectName::Claim(epoch) => {
                     inventory.max_epoch = inventory.max_epoch.max(Some(epoch));
                 }
-                ObjectName::Manifest(name) => inventory
-                    .line_mut(name.generation)
-                    .manifests
-                    .push(Listed { name, size }),
-                ObjectName::Pack(name) => inventory
-                    .line_mut(name.generation)
-                    .packs
-                    .push(Listed { name, size }),
-                ObjectName::Segment(name) => inventory
-                    .line_mut(name.generation)
-                    .segments
-                    .push(Listed { name, size }),
+                ObjectName::Manifest(name) => {
+                    inventory.line_mut(name.generation).manifests.push(Listed { name, size });
+                }
+                ObjectName::Pack(name) => {
+                    inventory.line_mut(name.generation).packs.push(Listed { name, size });
+                }
+                ObjectName::Segment(name) => {
+                    inventory.line_mut(name.generation).segments.push(Listed { name, size });
+                }
             }
         }
         inventory.lines.values_mut().for_each(Line::sort);
@@ -51,9 +48,7 @@ impl Inventory {
     }
 
     fn line_mut(&mut self, generation: Generation) -> &mut Line {
-        self.lines
-            .entry(generation)
-            .or_insert_with(|| Line::new(generation))
+        self.lines.entry(generation).or_insert_with(|| Line::new(generation))
     }
 
     /// Every generation of which an object is there, oldest first.
@@ -71,9 +66,7 @@ impl Inventory {
     /// The newest generation that can be restored: that has a manifest.
     #[must_use]
     pub fn latest_generation(&self) -> Option<&Line> {
-        self.generations()
-            .rev()
-            .find(|line| !line.manifests().is_empty())
+        self.generations().rev().find(|line| !line.manifests().is_empty())
     }
 
     /// The highest transaction id that any object is named for, whatever its generation. The next one

@@ -184,10 +184,6 @@ impl Manifest {
             }
             sum = sum.plus(entry.sum);
         }
-        if sum == self.state {
-            Ok(())
-        } else {
-            Err(ManifestError::BadSum)
-        }
+        if sum == self.state { Ok(()) } else { Err(ManifestError::BadSum) }
     }
 }

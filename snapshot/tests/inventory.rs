@@ -11,10 +11,7 @@ use genesis_wal::time::Millis;
 use proptest::prelude::*;
 
 fn generation(epoch: u32) -> Generation {
-    Generation {
-        epoch: Epoch(epoch),
-        random: 5,
-    }
+    Generation { epoch: Epoch(epoch), random: 5 }
 }
 
 fn manifest(txid: u64) -> (ObjectName, u64) {
@@ -76,10 +73,7 @@ fn a_chain_takes_the_fewest_segments_and_prefers_level_then_epoch() {
 fn a_gap_is_named_and_the_end_is_none() {
     let inventory = inventory(&[segment(0, 1, 1, 3), segment(0, 1, 6, 8)]);
     let chain = line(&inventory).chain(Txid(0));
-    let gap = Gap {
-        after: Txid(3),
-        next: Txid(6),
-    };
+    let gap = Gap { after: Txid(3), next: Txid(6) };
     assert_eq!((chain.reached, chain.gap), (Txid(3), Some(gap)));
     assert_eq!(line(&inventory).chain(Txid(5)).gap, None);
     assert_eq!(line(&inventory).chain(Txid(8)).gap, None);
@@ -108,12 +102,7 @@ fn windows_are_what_snapshots_and_chains_cover() {
 
 #[test]
 fn the_replica_is_summed_up_over_its_generations() {
-    let pack = PackName {
-        generation: generation(9),
-        epoch: Epoch(9),
-        attempt: 1,
-        part: 0,
-    };
+    let pack = PackName { generation: generation(9), epoch: Epoch(9), attempt: 1, part: 0 };
     let inventory = inventory(&[
         (ObjectName::Genesis, 10),
         (ObjectName::Claim(Epoch(4)), 10),
@@ -129,10 +118,7 @@ fn the_replica_is_summed_up_over_its_generations() {
     assert_eq!(latest, Some(generation(1)));
     assert_eq!(inventory.max_txid(), Some(Txid(17)));
     assert_eq!(inventory.max_epoch(), Some(Epoch(12)));
-    assert_eq!(
-        inventory.generation(generation(9)).unwrap().packs().len(),
-        1
-    );
+    assert_eq!(inventory.generation(generation(9)).unwrap().packs().len(), 1);
 
     let empty = Inventory::from_objects([]);
     assert_eq!((empty.max_txid(), empty.max_epoch()), (None, None));

@@ -20,10 +20,7 @@ use proptest::prelude::*;
 
 fn position() -> WalPosition {
     WalPosition {
-        identity: WalIdentity {
-            salts: Salts([1; 8]),
-            header_checksum: Checksum(2, 3),
-        },
+        identity: WalIdentity { salts: Salts([1; 8]), header_checksum: Checksum(2, 3) },
         frame: 4,
         checksum: Checksum(5, 6),
         change: 7,
@@ -34,10 +31,7 @@ fn position() -> WalPosition {
 fn pack(part: u32, size: u64) -> PackRef {
     PackRef {
         name: PackName {
-            generation: Generation {
-                epoch: Epoch(part),
-                random: 0xabc,
-            },
+            generation: Generation { epoch: Epoch(part), random: 0xabc },
             epoch: Epoch(part + 1),
             attempt: part + 2,
             part,
@@ -58,11 +52,7 @@ fn manifest(packs: &[u32]) -> Manifest {
             block,
             offset: *end,
             stored_len: if raw { 65_536 } else { 10 + block % 9 },
-            encoding: if raw {
-                BlockEncoding::Raw
-            } else {
-                BlockEncoding::Lz4
-            },
+            encoding: if raw { BlockEncoding::Raw } else { BlockEncoding::Lz4 },
             crc: block * 5,
             sum: StateHash(u64::from(block) << 40 | 9),
         };
@@ -110,11 +100,7 @@ fn decode_payload(part: &Part<'_>, payload: &[u8]) -> Result<Manifest, ManifestE
 #[test]
 fn round_trips_with_and_without_what_is_optional() {
     let full = manifest(&[0, 0, 1, 0, 1, 1, 1]);
-    let bare = Manifest {
-        parent: None,
-        position: None,
-        ..full.clone()
-    };
+    let bare = Manifest { parent: None, position: None, ..full.clone() };
     for manifest in [full, bare, manifest(&[])] {
         assert_eq!(Manifest::decode(&encode(&manifest)), Ok(manifest));
     }
@@ -142,9 +128,7 @@ fn a_large_manifest_is_cut_into_parts_between_records() {
     let scattered: Vec<u32> = (0..40_000).map(|block| block % 7).collect();
     for packs in [vec![0; 140_000], scattered] {
         let mut manifest = manifest(&packs);
-        manifest
-            .packs
-            .extend((10..50_000).map(|part| pack(part, 1)));
+        manifest.packs.extend((10..50_000).map(|part| pack(part, 1)));
         let bytes = encode(&manifest);
         let parts = parts(&bytes);
         assert!(parts.len() >= 3);
@@ -176,11 +160,7 @@ fn every_truncated_payload_is_refused_and_a_flipped_byte_is_seen() {
     for at in 0..part.payload.len() {
         let mut bad = part.payload.to_vec();
         bad[at] ^= 0x41;
-        assert_ne!(
-            decode_payload(&part, &bad),
-            Ok(manifest.clone()),
-            "byte {at}"
-        );
+        assert_ne!(decode_payload(&part, &bad), Ok(manifest.clone()), "byte {at}");
         let cut = decode_payload(&part, &part.payload[..at]);
         assert!(cut.is_err(), "cut at {at}");
     }
@@ -198,10 +178,7 @@ fn parts_that_are_missing_doubled_or_of_another_manifest_are_refused() {
     assert!(Manifest::decode(&doubled).is_err());
 
     let mut other = second.to_vec();
-    let stamp = part::Stamp {
-        epoch: Epoch(99),
-        ..stamp()
-    };
+    let stamp = part::Stamp { epoch: Epoch(99), ..stamp() };
     part::restamp(&mut other, stamp).unwrap();
     let mixed = [first, &other].concat();
     assert_eq!(Manifest::decode(&mixed), Err(ManifestError::Mixed));
@@ -251,22 +228,10 @@ fn the_encoder_refuses_what_the_decoder_refuses() {
     assert_eq!(refused(|m| m.state = StateHash(1)), ManifestError::BadSum);
     assert_eq!(refused(|m| m.layout.pages = 5), ManifestError::BadCount);
     assert_eq!(refused(|m| m.blocks.swap(1, 2)), ManifestError::BadBlock(2));
-    assert_eq!(
-        refused(|m| m.blocks[1].entry.stored_len = 65_536),
-        ManifestError::BadBlock(1)
-    );
-    assert_eq!(
-        refused(|m| m.blocks[3].pack = 2),
-        ManifestError::OutsidePack(3)
-    );
-    assert_eq!(
-        refused(|m| m.packs[1].size = 1),
-        ManifestError::OutsidePack(2)
-    );
-    assert_eq!(
-        refused(|m| m.blocks[2].entry.offset = u64::MAX),
-        ManifestError::OutsidePack(2)
-    );
+    assert_eq!(refused(|m| m.blocks[1].entry.stored_len = 65_536), ManifestError::BadBlock(1));
+    assert_eq!(refused(|m| m.blocks[3].pack = 2), ManifestError::OutsidePack(3));
+    assert_eq!(refused(|m| m.packs[1].size = 1), ManifestError::OutsidePack(2));
+    assert_eq!(refused(|m| m.blocks[2].entry.offset = u64::MAX), ManifestError::OutsidePack(2));
 }
 
 proptest! {

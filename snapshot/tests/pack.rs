@@ -19,9 +19,8 @@ use proptest::prelude::*;
 fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let noise = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state.to_be_bytes()[0]
     };
     if seed.is_multiple_of(2) {
@@ -36,9 +35,7 @@ type Blocks = Vec<(u32, Vec<u8>)>;
 /// Every block of the database but the second, even ones compressible.
 fn blocks(layout: BlockLayout) -> Blocks {
     let numbers = (0..layout.blocks()).filter(|&block| block != 1);
-    numbers
-        .map(|block| (block, bytes(layout.bytes(block), u64::from(block))))
-        .collect()
+    numbers.map(|block| (block, bytes(layout.bytes(block), u64::from(block)))).collect()
 }
 
 fn write(layout: BlockLayout, blocks: &Blocks) -> (Vec<u8>, Vec<BlockEntry>) {
@@ -97,10 +94,7 @@ fn round_trips_at_every_page_size() {
             footer.blocks().zip(entries.iter().zip(&blocks))
         {
             assert_eq!(entry, expected);
-            assert_eq!(
-                (hashes.to_vec(), entry.sum),
-                hash_block(layout, *block, raw)
-            );
+            assert_eq!((hashes.to_vec(), entry.sum), hash_block(layout, *block, raw));
         }
         assert_eq!(entries[0].encoding, BlockEncoding::Lz4);
         assert_eq!(entries[2].encoding, BlockEncoding::Raw);
@@ -117,10 +111,7 @@ fn both_parts_say_which_state_and_sum_the_blocks_up() {
         assert_eq!((header.kind, header.stamp), (kind, stamp()));
         assert_eq!((header.first, header.last), (Txid(7), Txid(7)));
         let sums = entries.iter().map(|entry| entry.sum);
-        assert_eq!(
-            header.after,
-            sums.fold(StateHash::default(), StateHash::plus)
-        );
+        assert_eq!(header.after, sums.fold(StateHash::default(), StateHash::plus));
     }
     assert_eq!(reader.finish(), Ok(()));
 }
@@ -139,10 +130,7 @@ fn no_flipped_byte_and_no_truncation_yields_other_pages() {
             assert!(footer_of(&bad).is_err(), "byte {at} flipped");
         } else if let Ok(unpacked) = unpack_all(&bad, &footer) {
             assert_eq!(unpacked, blocks, "byte {at} flipped");
-            assert!(
-                !(96..footer_at - 4).contains(&at),
-                "byte {at} is not covered"
-            );
+            assert!(!(96..footer_at - 4).contains(&at), "byte {at} is not covered");
         }
         assert!(footer_of(&object[..at]).is_err(), "cut at {at}");
         assert!(PackFooter::decode(&object[at..]).is_err() || at == footer_at);
@@ -160,15 +148,9 @@ fn no_flipped_byte_of_a_footer_behind_a_valid_envelope_yields_other_pages() {
         bad[at] ^= 0x41;
         if let Ok(footer) = decode_payload(&part, &bad) {
             let unpacked = unpack_all(&object, &footer);
-            assert!(
-                unpacked.is_err() || unpacked.as_ref() == Ok(&blocks),
-                "byte {at}"
-            );
+            assert!(unpacked.is_err() || unpacked.as_ref() == Ok(&blocks), "byte {at}");
         }
-        assert!(
-            decode_payload(&part, &payload[..at]).is_err(),
-            "cut at {at}"
-        );
+        assert!(decode_payload(&part, &payload[..at]).is_err(), "cut at {at}");
     }
 }
 
@@ -193,10 +175,7 @@ fn the_lock_page_is_stored_as_zeros_and_has_no_hash() {
     let (_, hashes) = footer.blocks().next().unwrap();
     assert_eq!(hashes[place.start / page_size.bytes()], PageHash(0));
     raw[place].fill(0);
-    assert_eq!(
-        unpack_all(&object, &footer).unwrap(),
-        [(block, raw.clone())]
-    );
+    assert_eq!(unpack_all(&object, &footer).unwrap(), [(block, raw.clone())]);
 
     let lock_page = layout.lock_page_in(block).unwrap();
     raw[lock_page].fill(1);
@@ -219,11 +198,7 @@ fn the_writer_refuses_what_no_reader_takes() {
     assert_eq!(writer.push(1, &raw), Err(PackError::OutOfOrder(1)));
     assert_eq!(writer.push(0, &raw), Err(PackError::OutOfOrder(0)));
     assert_eq!(writer.push(3, &raw), Err(PackError::OutOfOrder(3)));
-    let short = PackError::BadBlockLength {
-        block: 2,
-        wanted: 65_536,
-        found: 65_535,
-    };
+    let short = PackError::BadBlockLength { block: 2, wanted: 65_536, found: 65_535 };
     assert_eq!(writer.push(2, &raw[1..]), Err(short));
     let other = BlockLayout { pages: 4, ..layout };
     let packed = pack_block(other, 2, &raw).unwrap();

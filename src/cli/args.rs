@@ -154,11 +154,7 @@ pub struct ListArgs {
 }
 
 fn version() -> String {
-    format!(
-        "{} (SQLite {})",
-        env!("CARGO_PKG_VERSION"),
-        crate::sqlite::version()
-    )
+    format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), crate::sqlite::version())
 }
 
 /// The longest interval between uploads.
@@ -173,20 +169,14 @@ fn sync_interval(text: &str) -> Result<Duration, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text
-        .parse::<jiff::SignedDuration>()
-        .map_err(|error| error.to_string())?;
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
     Duration::try_from(parsed).map_err(|_negative| "a duration is not negative".to_owned())
 }
 
 fn timestamp(text: &str) -> Result<Micros, String> {
-    let parsed = text
-        .parse::<jiff::Timestamp>()
-        .map_err(|error| error.to_string())?;
+    let parsed = text.parse::<jiff::Timestamp>().map_err(|error| error.to_string())?;
     let micros = u64::try_from(parsed.as_microsecond());
-    micros
-        .map(Micros)
-        .map_err(|_negative| "nothing was recorded before 1970".to_owned())
+    micros.map(Micros).map_err(|_negative| "nothing was recorded before 1970".to_owned())
 }
 
 #[cfg(test)]

@@ -14,26 +14,12 @@ pub async fn run(args: ExecArgs) -> Result<Code, Failure> {
     let started = Application::start(&args.command);
     let application = started.map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let code = if missing {
-            Code::NOT_FOUND
-        } else {
-            Code::CANNOT_START
-        };
-        let command = args
-            .command
-            .first()
-            .map(|c| c.display().to_string())
-            .unwrap_or_default();
-        Failure::new(
-            code,
-            anyhow::Error::new(error).context(format!("cannot start {command}")),
-        )
+        let code = if missing { Code::NOT_FOUND } else { Code::CANNOT_START };
+        let command = args.command.first().map(|c| c.display().to_string()).unwrap_or_default();
+        Failure::new(code, anyhow::Error::new(error).context(format!("cannot start {command}")))
     })?;
     let ended = run_to_its_end(application, &mut session).await?;
-    tracing::info!(
-        code = ended.code(),
-        "the application ended: shipping what it committed"
-    );
+    tracing::info!(code = ended.code(), "the application ended: shipping what it committed");
     let mut shutdown =
         Shutdown::listen().map_err(|error| Failure::new(Code::USAGE, error.into()))?;
     let limit = args.replicate.shutdown_timeout;

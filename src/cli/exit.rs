@@ -58,30 +58,17 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(code: Code, error: anyhow::Error) -> Self {
-        Self {
-            code,
-            error,
-            hint: None,
-        }
+        Self { code, error, hint: None }
     }
 
     fn hinted(self, hint: &'static str) -> Self {
-        Self {
-            hint: Some(hint),
-            ..self
-        }
+        Self { hint: Some(hint), ..self }
     }
 
     /// The same failure, at the end of a run: what was committed may not be in the replica.
     pub fn at_the_end(self) -> Self {
-        let error = self
-            .error
-            .context("not everything that was committed is in the replica");
-        Self {
-            code: Code::UPLOAD_FAILED,
-            error,
-            ..self
-        }
+        let error = self.error.context("not everything that was committed is in the replica");
+        Self { code: Code::UPLOAD_FAILED, error, ..self }
     }
 
     /// Writes the failure with its causes, and what to do.
@@ -95,10 +82,9 @@ impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let (code, hint) = match &error {
             SessionError::Follow(FollowError::Source(source)) => (Code::DATABASE, hint_for(source)),
-            SessionError::State(StateError::InUse { .. }) => (
-                Code::OWNED,
-                Some("Stop that process first, or let it go on."),
-            ),
+            SessionError::State(StateError::InUse { .. }) => {
+                (Code::OWNED, Some("Stop that process first, or let it go on."))
+            }
             SessionError::Path { .. } | SessionError::State(_) | SessionError::Follow(_) => {
                 (Code::DATABASE, None)
             }

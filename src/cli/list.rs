@@ -14,9 +14,7 @@ pub async fn run(args: ListArgs) -> Result<Code, Failure> {
     let inventory = replica.inventory().await?;
     let generations: Vec<_> = inventory.generations().map(generation).collect();
     if args.json {
-        let listing = Listing {
-            generations: &generations,
-        };
+        let listing = Listing { generations: &generations };
         let json = serde_json::to_string_pretty(&listing);
         print(&json.map_err(|error| Failure::new(Code::STORAGE, error.into()))?);
         print("\n");
@@ -104,36 +102,22 @@ fn text(generations: &[Generation]) -> String {
     if generations.is_empty() {
         return "the replica holds nothing yet\n".to_owned();
     }
-    generations
-        .iter()
-        .map(describe)
-        .collect::<Vec<_>>()
-        .join("\n")
+    generations.iter().map(describe).collect::<Vec<_>>().join("\n")
 }
 
 fn describe(generation: &Generation) -> String {
     let mut lines = vec![format!("generation {}", generation.id)];
     lines.extend(generation.windows.iter().map(|w| {
-        let Window {
-            first_txid,
-            last_txid,
-            from,
-            to,
-        } = w;
+        let Window { first_txid, last_txid, from, to } = w;
         format!("  restorable  transactions {first_txid} to {last_txid}, {from} to {to}")
     }));
     lines.extend(generation.snapshots.iter().map(|s| {
         let Snapshot { txid, time, .. } = s;
         format!("  snapshot    transaction {txid}, {time}")
     }));
-    let bytes: u64 = generation
-        .segments
-        .iter()
-        .map(|segment| segment.bytes)
-        .sum();
+    let bytes: u64 = generation.segments.iter().map(|segment| segment.bytes).sum();
     let (count, packs) = (generation.segments.len(), generation.pack_bytes);
-    lines.push(format!(
-        "  stored      {count} segments of {bytes} bytes, packs of {packs} bytes\n"
-    ));
+    lines
+        .push(format!("  stored      {count} segments of {bytes} bytes, packs of {packs} bytes\n"));
     lines.join("\n")
 }

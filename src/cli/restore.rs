@@ -25,11 +25,7 @@ pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
         print(&format!("{plan}\n"));
         return Ok(Code::DONE);
     }
-    let request = Request {
-        target,
-        generation: args.generation,
-        output: args.output,
-    };
+    let request = Request { target, generation: args.generation, output: args.output };
     let mut display = Display::new();
     let restored = restore(&replica, &request, |progress| display.show(progress)).await;
     display.clear();
@@ -64,26 +60,17 @@ struct Display {
 
 impl Display {
     fn new() -> Self {
-        Self {
-            bar: is_watched().then(|| ProgressBar::new(0)),
-            last: "",
-        }
+        Self { bar: is_watched().then(|| ProgressBar::new(0)), last: "" }
     }
 
     fn show(&mut self, progress: Progress) {
         let (step, template, done, total) = match progress {
-            Progress::Snapshot(done, total) => (
-                "snapshot",
-                "snapshot {wide_bar} {bytes}/{total_bytes} {eta}",
-                done,
-                total,
-            ),
-            Progress::Segments(done, total) => (
-                "segments",
-                "segments {wide_bar} {pos}/{len} {eta}",
-                done,
-                total,
-            ),
+            Progress::Snapshot(done, total) => {
+                ("snapshot", "snapshot {wide_bar} {bytes}/{total_bytes} {eta}", done, total)
+            }
+            Progress::Segments(done, total) => {
+                ("segments", "segments {wide_bar} {pos}/{len} {eta}", done, total)
+            }
             Progress::Verify => ("verify", "verifying", 0, 0),
         };
         let new_step = std::mem::replace(&mut self.last, step) != step;

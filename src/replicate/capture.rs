@@ -76,21 +76,14 @@ pub fn ship_snapshot(
     snapshot: Snapshot,
     queue: &UnboundedSender<Shipment>,
 ) -> Result<PageTable, CaptureError> {
-    let layout = BlockLayout {
-        page_size: state.page_size(),
-        pages: state.pages(),
-    };
+    let layout = BlockLayout { page_size: state.page_size(), pages: state.pages() };
     let mut table = PageTable::new(layout.page_size);
     let mut packs = Packs::new(layout, snapshot, queue);
     for_each_block(state, |layout, block, raw| {
         let packed = pack_block(layout, block, raw)?;
         table.extend(packed.hashes().iter().copied());
         packs.writer.push_packed(&packed)?;
-        if packs.writer.stored_len() >= PACK_BYTES {
-            packs.ship_pack()
-        } else {
-            Ok(())
-        }
+        if packs.writer.stored_len() >= PACK_BYTES { packs.ship_pack() } else { Ok(()) }
     })?;
     packs.finish(&table)?;
     Ok(table)
@@ -100,10 +93,7 @@ fn for_each_block<E: From<SourceError>>(
     state: &mut StateReader<'_>,
     mut take: impl FnMut(BlockLayout, u32, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let layout = BlockLayout {
-        page_size: state.page_size(),
-        pages: state.pages(),
-    };
+    let layout = BlockLayout { page_size: state.page_size(), pages: state.pages() };
     let mut raw = Vec::new();
     for block in 0..layout.blocks() {
         let Some(first) = layout.first_page(block) else {
@@ -132,15 +122,7 @@ impl<'a> Packs<'a> {
     fn new(layout: BlockLayout, snapshot: Snapshot, queue: &'a UnboundedSender<Shipment>) -> Self {
         let writer = new_writer(layout, snapshot);
         let (shipped, blocks) = (Vec::new(), Vec::new());
-        Self {
-            layout,
-            snapshot,
-            queue,
-            writer,
-            shipped,
-            blocks,
-            in_flight: None,
-        }
+        Self { layout, snapshot, queue, writer, shipped, blocks, in_flight: None }
     }
 
     fn ship_pack(&mut self) -> Result<(), CaptureError> {
@@ -157,27 +139,14 @@ impl<'a> Packs<'a> {
         };
         let mut object = Vec::with_capacity(full.stored_len());
         let entries = full.finish(&mut object)?;
-        self.blocks
-            .extend(entries.into_iter().map(|entry| ManifestBlock {
-                pack: number,
-                entry,
-            }));
-        self.shipped.push(PackRef {
-            name,
-            size: object.len() as u64,
-        });
+        self.blocks.extend(entries.into_iter().map(|entry| ManifestBlock { pack: number, entry }));
+        self.shipped.push(PackRef { name, size: object.len() as u64 });
         self.ship(name.into(), object)
     }
 
     fn finish(mut self, table: &PageTable) -> Result<(), CaptureError> {
         self.ship_pack()?;
-        let Snapshot {
-            stamp,
-            txid,
-            time,
-            position,
-            ..
-        } = self.snapshot;
+        let Snapshot { stamp, txid, time, position, .. } = self.snapshot;
         let manifest = Manifest {
             layout: self.layout,
             stamp,
@@ -203,19 +172,11 @@ impl<'a> Packs<'a> {
     /// Queues an object, once the one before is stored.
     fn ship(&mut self, name: ObjectName, object: Vec<u8>) -> Result<(), CaptureError> {
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight
-                .recv()
-                .map_err(|RecvError| CaptureError::ShippingEnded)?;
+            in_flight.recv().map_err(|RecvError| CaptureError::ShippingEnded)?;
         }
         let (stored, in_flight) = mpsc::sync_channel(1);
-        let shipment = Shipment::Object {
-            name,
-            bytes: Bytes::from(object),
-            stored,
-        };
-        self.queue
-            .send(shipment)
-            .map_err(|_closed| CaptureError::ShippingEnded)?;
+        let shipment = Shipment::Object { name, bytes: Bytes::from(object), stored };
+        self.queue.send(shipment).map_err(|_closed| CaptureError::ShippingEnded)?;
         self.in_flight = Some(in_flight);
         Ok(())
     }

@@ -135,10 +135,7 @@ impl Cursor {
         if at_end && checksum == index.frame_checksum {
             return Next::UpToDate;
         }
-        Next::Scan {
-            scanner: Scanner::new(header, frame, checksum, index),
-            identity,
-        }
+        Next::Scan { scanner: Scanner::new(header, frame, checksum, index), identity }
     }
 
     /// Goes on to the end of a clean scan of `identity` that read `commits` commits.
@@ -156,10 +153,7 @@ impl Cursor {
         let counted = index.change.wrapping_sub(self.change);
         if counted != commits {
             if self.identity != Some(identity) {
-                return Err(Doubt::LostCommits {
-                    counted,
-                    read: commits,
-                });
+                return Err(Doubt::LostCommits { counted, read: commits });
             }
             tracing::info!(counted, commits, "the wal-index was rebuilt in place");
         }
@@ -212,47 +206,26 @@ mod tests {
 
     #[test]
     fn the_same_wal_goes_on_behind_what_was_read() {
-        assert!(matches!(
-            cursor().next(&index(1, 9, 5), Some(header(1, 0))),
-            Next::UpToDate
-        ));
-        assert_eq!(
-            scan_from(&cursor().next(&index(1, 12, 7), Some(header(1, 0)))),
-            Some(10)
-        );
+        assert!(matches!(cursor().next(&index(1, 9, 5), Some(header(1, 0))), Next::UpToDate));
+        assert_eq!(scan_from(&cursor().next(&index(1, 12, 7), Some(header(1, 0)))), Some(10));
     }
 
     #[test]
     fn another_wal_is_read_from_its_start_even_under_the_same_salts() {
-        assert_eq!(
-            scan_from(&cursor().next(&index(2, 1, 6), Some(header(2, 1)))),
-            Some(1)
-        );
-        assert_eq!(
-            scan_from(&cursor().next(&index(1, 1, 6), Some(header(1, 1)))),
-            Some(1)
-        );
+        assert_eq!(scan_from(&cursor().next(&index(2, 1, 6), Some(header(2, 1)))), Some(1));
+        assert_eq!(scan_from(&cursor().next(&index(1, 1, 6), Some(header(1, 1)))), Some(1));
     }
 
     #[test]
     fn index_and_file_of_two_minds_are_looked_at_again() {
-        assert!(matches!(
-            cursor().next(&index(1, 12, 7), Some(header(2, 1))),
-            Next::LookAgain
-        ));
-        assert!(matches!(
-            cursor().next(&index(1, 12, 7), None),
-            Next::LookAgain
-        ));
+        assert!(matches!(cursor().next(&index(1, 12, 7), Some(header(2, 1))), Next::LookAgain));
+        assert!(matches!(cursor().next(&index(1, 12, 7), None), Next::LookAgain));
     }
 
     #[test]
     fn a_restart_must_account_for_every_commit() {
         let identity = WalIdentity::from(&header(2, 1));
-        let lost = Err(Doubt::LostCommits {
-            counted: 3,
-            read: 1,
-        });
+        let lost = Err(Doubt::LostCommits { counted: 3, read: 1 });
         assert_eq!(cursor().advance(identity, &index(2, 1, 8), 1), lost);
         let mut cursor = cursor();
         assert_eq!(cursor.advance(identity, &index(2, 1, 6), 1), Ok(()));
@@ -261,18 +234,9 @@ mod tests {
 
     #[test]
     fn an_emptied_wal_must_not_have_taken_commits_along() {
-        assert!(matches!(
-            cursor().next(&index(2, 0, 5), None),
-            Next::UpToDate
-        ));
+        assert!(matches!(cursor().next(&index(2, 0, 5), None), Next::UpToDate));
         let next = cursor().next(&index(2, 0, 7), None);
-        assert!(matches!(
-            next,
-            Next::Doubt(Doubt::LostCommits {
-                counted: 2,
-                read: 0
-            })
-        ));
+        assert!(matches!(next, Next::Doubt(Doubt::LostCommits { counted: 2, read: 0 })));
     }
 
     #[test]
@@ -287,9 +251,6 @@ mod tests {
     fn another_page_size_is_no_continuation() {
         let size = PageSize::new(512).unwrap();
         let other = WalHeader::new(ByteOrder::Little, size, 0, Salts([2; 8]));
-        assert!(matches!(
-            cursor().next(&index(2, 1, 6), Some(other)),
-            Next::Doubt(_)
-        ));
+        assert!(matches!(cursor().next(&index(2, 1, 6), Some(other)), Next::Doubt(_)));
     }
 }

@@ -78,13 +78,7 @@ impl Engine {
     #[must_use]
     pub fn new(sync_interval: Duration) -> Self {
         let (last_seal, last_read) = (None, Duration::ZERO);
-        Self {
-            sync_interval,
-            last_seal,
-            last_read,
-            busy: false,
-            recheck: None,
-        }
+        Self { sync_interval, last_seal, last_read, busy: false, recheck: None }
     }
 
     /// Decides what is next.
@@ -111,15 +105,9 @@ impl Engine {
         if seen.waiting == 0 {
             return None;
         }
-        let next = self
-            .last_seal
-            .map_or(Duration::ZERO, |last| last + self.sync_interval);
+        let next = self.last_seal.map_or(Duration::ZERO, |last| last + self.sync_interval);
         let early = seen.waiting >= SEAL_BYTES;
-        Some(if early {
-            Duration::ZERO
-        } else {
-            next.saturating_sub(seen.now)
-        })
+        Some(if early { Duration::ZERO } else { next.saturating_sub(seen.now) })
     }
 
     fn pause(&mut self, seen: &Seen, due: Duration) -> Action {
@@ -129,14 +117,8 @@ impl Engine {
             return Action::Sleep(BUSY_POLL.min(due));
         }
         if seen.written {
-            let fresh = Recheck {
-                since: seen.now,
-                pause: FIRST_RECHECK,
-            };
-            self.recheck = Some(self.recheck.map_or(fresh, |r| Recheck {
-                since: seen.now,
-                ..r
-            }));
+            let fresh = Recheck { since: seen.now, pause: FIRST_RECHECK };
+            self.recheck = Some(self.recheck.map_or(fresh, |r| Recheck { since: seen.now, ..r }));
         }
         if let Some(recheck) = &mut self.recheck {
             if seen.now.saturating_sub(recheck.since) < RECHECK_SPAN {
@@ -146,11 +128,7 @@ impl Engine {
             }
             self.recheck = None;
         }
-        let poll = if silence >= QUIET_AFTER {
-            QUIET_POLL
-        } else {
-            IDLE_POLL
-        };
+        let poll = if silence >= QUIET_AFTER { QUIET_POLL } else { IDLE_POLL };
         Action::Wait(poll.min(due))
     }
 }
@@ -162,90 +140,34 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(1);
 
     fn at(millis: u64) -> Seen {
-        Seen {
-            now: Duration::from_millis(millis),
-            ..Seen::default()
-        }
+        Seen { now: Duration::from_millis(millis), ..Seen::default() }
     }
 
     #[test]
     fn the_first_transaction_ships_at_once_and_the_next_when_the_interval_ends() {
         let mut engine = Engine::new(INTERVAL);
-        assert_eq!(
-            engine.next(&Seen {
-                waiting: 1,
-                ..at(100)
-            }),
-            Action::Seal
-        );
-        let waiting = Seen {
-            waiting: 1,
-            ..at(400)
-        };
-        assert_eq!(
-            engine.next(&Seen {
-                now: Duration::from_millis(1050),
-                ..waiting
-            }),
-            { Action::Wait(Duration::from_millis(50)) }
-        );
-        assert_eq!(
-            engine.next(&Seen {
-                waiting: 1,
-                ..at(1100)
-            }),
-            Action::Seal
-        );
-        assert_eq!(
-            engine.next(&Seen {
-                waiting: 1,
-                ..at(9000)
-            }),
-            Action::Seal
-        );
+        assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
+        let waiting = Seen { waiting: 1, ..at(400) };
+        assert_eq!(engine.next(&Seen { now: Duration::from_millis(1050), ..waiting }), {
+            Action::Wait(Duration::from_millis(50))
+        });
+        assert_eq!(engine.next(&Seen { waiting: 1, ..at(1100) }), Action::Seal);
+        assert_eq!(engine.next(&Seen { waiting: 1, ..at(9000) }), Action::Seal);
     }
 
     #[test]
     fn much_that_waits_ships_early() {
         let mut engine = Engine::new(INTERVAL);
-        assert_eq!(
-            engine.next(&Seen {
-                waiting: 1,
-                ..at(100)
-            }),
-            Action::Seal
-        );
-        assert_eq!(
-            engine.next(&Seen {
-                waiting: SEAL_BYTES,
-                ..at(101)
-            }),
-            Action::Seal
-        );
+        assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
+        assert_eq!(engine.next(&Seen { waiting: SEAL_BYTES, ..at(101) }), Action::Seal);
     }
 
     #[test]
     fn stopping_reads_seals_and_ends() {
         let mut engine = Engine::new(INTERVAL);
-        let stopping = Seen {
-            stopping: true,
-            ..at(100)
-        };
-        assert_eq!(
-            engine.next(&Seen {
-                unread: true,
-                waiting: 1,
-                ..stopping
-            }),
-            Action::Read
-        );
-        assert_eq!(
-            engine.next(&Seen {
-                waiting: 1,
-                ..stopping
-            }),
-            Action::Seal
-        );
+        let stopping = Seen { stopping: true, ..at(100) };
+        assert_eq!(engine.next(&Seen { unread: true, waiting: 1, ..stopping }), Action::Read);
+        assert_eq!(engine.next(&Seen { waiting: 1, ..stopping }), Action::Seal);
         assert_eq!(engine.next(&stopping), Action::Finish);
     }
 
@@ -255,20 +177,13 @@ mod tests {
         let mut now = Duration::from_secs(5);
         let mut pauses = Vec::new();
         let mut written = true;
-        while let Action::Sleep(pause) = engine.next(&Seen {
-            now,
-            written,
-            ..Seen::default()
-        }) {
+        while let Action::Sleep(pause) = engine.next(&Seen { now, written, ..Seen::default() }) {
             written = false;
             pauses.push(pause);
             now += pause;
         }
         assert_eq!(pauses.first(), Some(&FIRST_RECHECK));
-        assert!(
-            pauses.windows(2).all(|pair| pair[1] == pair[0] * 2),
-            "{pauses:?}"
-        );
+        assert!(pauses.windows(2).all(|pair| pair[1] == pair[0] * 2), "{pauses:?}");
         assert!(pauses.iter().sum::<Duration>() >= RECHECK_SPAN);
         assert!(pauses.len() < 12, "{pauses:?}");
     }
@@ -276,21 +191,9 @@ mod tests {
     #[test]
     fn commits_close_together_are_polled_for_and_silence_ends_that() {
         let mut engine = Engine::new(INTERVAL);
-        assert_eq!(
-            engine.next(&Seen {
-                unread: true,
-                ..at(1000)
-            }),
-            Action::Read
-        );
+        assert_eq!(engine.next(&Seen { unread: true, ..at(1000) }), Action::Read);
         assert_eq!(engine.next(&at(1000)), Action::Wait(IDLE_POLL));
-        assert_eq!(
-            engine.next(&Seen {
-                unread: true,
-                ..at(1005)
-            }),
-            Action::Read
-        );
+        assert_eq!(engine.next(&Seen { unread: true, ..at(1005) }), Action::Read);
         assert_eq!(engine.next(&at(1005)), Action::Sleep(BUSY_POLL));
         assert_eq!(engine.next(&at(1016)), Action::Wait(IDLE_POLL));
         assert_eq!(engine.next(&at(60_000)), Action::Wait(QUIET_POLL));

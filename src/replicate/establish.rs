@@ -82,17 +82,10 @@ pub fn resume(
     let Some((table, cursor)) = proven else {
         return Ok(None);
     };
-    let stamp = Stamp {
-        generation: tip.generation,
-        epoch,
-    };
+    let stamp = Stamp { generation: tip.generation, epoch };
     let spool = spool.clone();
     let recorder = Recorder::new(spool, stamp, tip.page_size, table, tip.txid, tip.time);
-    Ok(Some(Established {
-        recorder,
-        cursor,
-        absent_since: Some(tip.time),
-    }))
+    Ok(Some(Established { recorder, cursor, absent_since: Some(tip.time) }))
 }
 
 /// Begins a new generation with a snapshot of the held state.
@@ -106,45 +99,19 @@ pub fn begin_generation(
     spool: &Spool,
     queue: &UnboundedSender<Shipment>,
 ) -> Result<Established, EstablishError> {
-    let Numbers {
-        epoch,
-        attempt,
-        txid,
-        not_before,
-    } = number;
+    let Numbers { epoch, attempt, txid, not_before } = number;
     let pages = source.pages(&held.index)?;
-    let cursor = Cursor::at(
-        source.page_size(),
-        &held.index.header,
-        source.wal_header()?,
-        pages,
-    );
+    let cursor = Cursor::at(source.page_size(), &held.index.header, source.wal_header()?, pages);
     let images = held_overlay(source, held)?.into_images(pages);
     let mut state = StateReader::new(source, images, pages);
-    let stamp = Stamp {
-        generation: Generation {
-            epoch,
-            random: durable::random()?,
-        },
-        epoch,
-    };
+    let stamp = Stamp { generation: Generation { epoch, random: durable::random()? }, epoch };
     let time = clock::wall().max(not_before);
-    let snapshot = Snapshot {
-        stamp,
-        attempt,
-        txid,
-        time,
-        position: cursor.position(),
-    };
+    let snapshot = Snapshot { stamp, attempt, txid, time, position: cursor.position() };
     let table = capture::ship_snapshot(&mut state, snapshot, queue)?;
     tracing::info!(generation = %stamp.generation, txid = txid.0, pages, "a new generation begins");
     let spool = spool.clone();
     let recorder = Recorder::new(spool, stamp, source.page_size(), table, txid, time);
-    Ok(Established {
-        recorder,
-        cursor,
-        absent_since: None,
-    })
+    Ok(Established { recorder, cursor, absent_since: None })
 }
 
 /// The numbers of a new generation's snapshot.
@@ -192,12 +159,7 @@ fn as_of_now(
     tip: &Tip,
 ) -> Result<Option<(PageTable, Cursor)>, EstablishError> {
     let pages = source.pages(&held.index)?;
-    let cursor = Cursor::at(
-        source.page_size(),
-        &held.index.header,
-        source.wal_header()?,
-        pages,
-    );
+    let cursor = Cursor::at(source.page_size(), &held.index.header, source.wal_header()?, pages);
     let images = held_overlay(source, held)?.into_images(pages);
     let state = StateReader::new(source, images, pages);
     Ok(table_of(state, tip)?.map(|table| (table, cursor)))

@@ -115,10 +115,7 @@ impl Follower {
         };
         let watcher = self.waker.watch(&source.wal_path());
         self.stage.send_replace(Stage::Followed);
-        let origin = self
-            .origin
-            .recv()
-            .map_err(|_ended| FollowError::NoReplica)?;
+        let origin = self.origin.recv().map_err(|_ended| FollowError::NoReplica)?;
         let epoch = origin.epoch;
         let mut established = self.establish(&source, &held, origin)?;
         let mut attempt = 0;
@@ -143,12 +140,7 @@ impl Follower {
             let txid = tail.recorder.last().next();
             let txid = txid.ok_or(FollowError::Record(RecordError::TxidsExhausted))?;
             let not_before = tail.recorder.last_time();
-            let numbers = Numbers {
-                epoch,
-                attempt,
-                txid,
-                not_before,
-            };
+            let numbers = Numbers { epoch, attempt, txid, not_before };
             established =
                 establish::begin_generation(&source, &held, numbers, &self.spool, &self.queue)?;
         }
@@ -200,19 +192,8 @@ impl Follower {
             );
             not_before = tip.time;
         }
-        let numbers = Numbers {
-            epoch,
-            attempt: 0,
-            txid: free,
-            not_before,
-        };
-        Ok(establish::begin_generation(
-            source,
-            held,
-            numbers,
-            &self.spool,
-            &self.queue,
-        )?)
+        let numbers = Numbers { epoch, attempt: 0, txid: free, not_before };
+        Ok(establish::begin_generation(source, held, numbers, &self.spool, &self.queue)?)
     }
 
     fn follow(&self, source: &mut Source, tail: &mut Tail) -> Result<End, FollowError> {
@@ -257,28 +238,15 @@ impl Follower {
     }
 
     fn ship(&self, shipment: Shipment) -> Result<(), FollowError> {
-        self.queue
-            .send(shipment)
-            .map_err(|_closed| FollowError::NoReplica)
+        self.queue.send(shipment).map_err(|_closed| FollowError::NoReplica)
     }
 }
 
 impl Tail {
     fn new(established: Established, sync_interval: Duration) -> Self {
-        let Established {
-            recorder,
-            cursor,
-            absent_since,
-        } = established;
+        let Established { recorder, cursor, absent_since } = established;
         let engine = Engine::new(sync_interval);
-        Self {
-            recorder,
-            cursor,
-            engine,
-            absent_since,
-            settled: None,
-            of_two_minds: None,
-        }
+        Self { recorder, cursor, engine, absent_since, settled: None, of_two_minds: None }
     }
 
     /// Reads and records what `index` says is committed.
@@ -311,13 +279,8 @@ impl Tail {
         }
         // Nothing is recorded before the whole of it is proven.
         let commits = u32::try_from(transactions.len()).unwrap_or(u32::MAX);
-        self.cursor
-            .advance(identity, index, commits)
-            .map_err(RecordError::Doubt)?;
-        let seen = record::Seen {
-            wall: clock::wall(),
-            late_since: self.absent_since,
-        };
+        self.cursor.advance(identity, index, commits).map_err(RecordError::Doubt)?;
+        let seen = record::Seen { wall: clock::wall(), late_since: self.absent_since };
         let before = index.change.wrapping_sub(commits);
         for (number, transaction) in (1u32..).zip(&transactions) {
             let position = WalPosition {
@@ -327,8 +290,7 @@ impl Tail {
                 change: before.wrapping_add(number),
                 pages: transaction.pages,
             };
-            self.recorder
-                .record(transaction, position, &mut frames, seen)?;
+            self.recorder.record(transaction, position, &mut frames, seen)?;
         }
         self.settle(index);
         Ok(())
@@ -355,8 +317,5 @@ impl Tail {
 
 /// Whether a database that was just made may be refused only because it is not finished.
 fn is_being_made(error: &SourceError) -> bool {
-    matches!(
-        error,
-        SourceError::NotWal { .. } | SourceError::Locked { .. }
-    )
+    matches!(error, SourceError::NotWal { .. } | SourceError::Locked { .. })
 }

@@ -31,18 +31,13 @@ pub async fn ask(store: Arc<dyn Store>, spool: Spool) -> Result<Origin, ReplicaE
         other => other?,
     };
     let tip = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
-    let tip = tip
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(|source| StoreError {
-            kind: StoreErrorKind::Permanent,
-            action: "read",
-            subject: "the spool".to_owned(),
-            source: source.into(),
-        })?;
-    let highest = inventory
-        .max_txid()
-        .max(tip.as_ref().map(|(tip, _)| tip.txid));
+    let tip = tip.map_err(io::Error::other).flatten().map_err(|source| StoreError {
+        kind: StoreErrorKind::Permanent,
+        action: "read",
+        subject: "the spool".to_owned(),
+        source: source.into(),
+    })?;
+    let highest = inventory.max_txid().max(tip.as_ref().map(|(tip, _)| tip.txid));
     let free = highest.unwrap_or(Txid(0)).next().unwrap_or(Txid(u64::MAX));
     Ok(Origin { epoch, tip, free })
 }
@@ -62,10 +57,7 @@ fn adopt_spool(
             _ => None,
         };
         if let Some(tip) = continued {
-            let stamp = Stamp {
-                generation: tip.generation,
-                epoch,
-            };
+            let stamp = Stamp { generation: tip.generation, epoch };
             adopted.push(spool.restamp(&name, stamp)?);
             reached = Some(tip);
             continue;
@@ -108,8 +100,5 @@ fn continuation(spool: &Spool, name: &SegmentName, tip: &Tip) -> io::Result<Opti
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-    )
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }

@@ -83,17 +83,7 @@ impl Recorder {
     ) -> Self {
         let encoder = SegmentEncoder::new(page_size, stamp, table.state());
         let (open, buffer) = (None, Vec::new());
-        Self {
-            spool,
-            stamp,
-            page_size,
-            table,
-            last,
-            last_time,
-            encoder,
-            open,
-            buffer,
-        }
+        Self { spool, stamp, page_size, table, last, last_time, encoder, open, buffer }
     }
 
     /// The last transaction recorded.
@@ -128,27 +118,16 @@ impl Recorder {
     ) -> Result<(), RecordError> {
         let lock_page = self.page_size.lock_page();
         let mut images = Vec::with_capacity(transaction.images.len());
-        for image in transaction
-            .images
-            .iter()
-            .filter(|image| image.page != lock_page)
-        {
-            images.push((
-                *image,
-                PageHash::of(image.page, page_of(frames, image.frame)?),
-            ));
+        for image in transaction.images.iter().filter(|image| image.page != lock_page) {
+            images.push((*image, PageHash::of(image.page, page_of(frames, image.frame)?)));
         }
         let header = self.advance(transaction, &images, seen)?;
         if self.open.is_none() {
-            self.open = Some(Open {
-                first: header.txid,
-                segment: self.spool.begin()?,
-            });
+            self.open = Some(Open { first: header.txid, segment: self.spool.begin()? });
         }
         self.encoder.begin(header, Some(position))?;
         for (image, hash) in images {
-            self.encoder
-                .page(image.page, hash, page_of(frames, image.frame)?)?;
+            self.encoder.page(image.page, hash, page_of(frames, image.frame)?)?;
             if self.encoder.len() >= PART_BYTES {
                 self.cut()?;
             }
@@ -221,7 +200,5 @@ impl Recorder {
 }
 
 fn page_of<'a>(frames: &'a mut FrameReader<'_>, frame: u32) -> Result<&'a [u8], RecordError> {
-    frames
-        .page(frame)?
-        .ok_or(RecordError::Doubt(Doubt::Vanished(frame)))
+    frames.page(frame)?.ok_or(RecordError::Doubt(Doubt::Vanished(frame)))
 }

@@ -67,11 +67,7 @@ impl Overlay {
                 overlay.add(&transaction);
             }
         })?;
-        Ok(if end == ScanEnd::Clean {
-            Ok(overlay)
-        } else {
-            Err(end)
-        })
+        Ok(if end == ScanEnd::Clean { Ok(overlay) } else { Err(end) })
     }
 
     /// The overlay of what a read transaction holds: empty where the file alone is the state.
@@ -101,22 +97,14 @@ impl Overlay {
     /// The images within a database of `pages` pages, ascending by page.
     #[must_use]
     pub fn into_images(self, pages: u32) -> Vec<FrameRef> {
-        let images = self
-            .newest
-            .into_iter()
-            .map(|(page, frame)| FrameRef { page, frame });
+        let images = self.newest.into_iter().map(|(page, frame)| FrameRef { page, frame });
         let mut images: Vec<_> = images.filter(|image| image.page.get() <= pages).collect();
         images.sort_unstable_by_key(|image| image.page);
         images
     }
 
     fn add(&mut self, transaction: &Transaction) {
-        self.newest.extend(
-            transaction
-                .images
-                .iter()
-                .map(|image| (image.page, image.frame)),
-        );
+        self.newest.extend(transaction.images.iter().map(|image| (image.page, image.frame)));
         self.end = Some((transaction.frame, transaction.checksum));
         self.pages = transaction.pages;
     }

@@ -92,10 +92,8 @@ impl Session {
         let path = canonical(&options.database)?;
         let folder = StateFolder::open(&path, options.state_folder.as_deref())?;
         let spool_root = folder.spool();
-        let spool = Spool::open(spool_root.clone()).map_err(|source| StateError::Io {
-            path: spool_root,
-            source,
-        })?;
+        let spool = Spool::open(spool_root.clone())
+            .map_err(|source| StateError::Io { path: spool_root, source })?;
         let (waker, alarm) = alarm();
         let (queue, shipments) = mpsc::unbounded_channel();
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
@@ -113,38 +111,18 @@ impl Session {
             waker: waker.clone(),
         };
         let following = spawn_follower(follower)?;
-        let asked = Arc::new(Retrying::new(
-            Arc::clone(&options.store),
-            options.persistence,
-        ));
+        let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));
         let asking = tokio::spawn(ask(asked, spool.clone(), origin_sender));
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
-        let shipper = Shipper {
-            store,
-            spool,
-            queue: shipments,
-            durable: durable_sender,
-        };
+        let shipper = Shipper { store, spool, queue: shipments, durable: durable_sender };
         let shipping = tokio::spawn(shipper.run());
         let end = tokio::spawn(async move {
             let _locked_until_the_end = folder;
             end_of(following, asking, shipping).await
         });
-        let started = stage
-            .wait_for(|stage| *stage != Stage::Starting)
-            .await
-            .is_ok();
-        let session = Self {
-            waker,
-            stage,
-            durable,
-            end,
-        };
-        if started {
-            Ok(session)
-        } else {
-            Err(session.failed().await)
-        }
+        let started = stage.wait_for(|stage| *stage != Stage::Starting).await.is_ok();
+        let session = Self { waker, stage, durable, end };
+        if started { Ok(session) } else { Err(session.failed().await) }
     }
 
     /// How far it has come.
@@ -194,13 +172,9 @@ fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
         sender.send(follower.run()).ok();
     };
     let spawned = std::thread::Builder::new().name("follow".into()).spawn(run);
-    spawned.map(|_thread| following).map_err(|source| {
-        StateError::Io {
-            path: PathBuf::from("thread"),
-            source,
-        }
-        .into()
-    })
+    spawned
+        .map(|_thread| following)
+        .map_err(|source| StateError::Io { path: PathBuf::from("thread"), source }.into())
 }
 
 async fn ask(
@@ -244,17 +218,11 @@ async fn end_of(
 /// The database's canonical path, through symbolic links; of one that does not exist, that of its
 /// folder.
 fn canonical(path: &Path) -> Result<PathBuf, SessionError> {
-    let failed = |source| SessionError::Path {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| SessionError::Path { path: path.to_owned(), source };
     match path.canonicalize() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-            let folder = folder
-                .unwrap_or(Path::new("."))
-                .canonicalize()
-                .map_err(failed)?;
+            let folder = folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?;
             let no_name = || failed(std::io::ErrorKind::InvalidInput.into());
             Ok(folder.join(path.file_name().ok_or_else(no_name)?))
         }

@@ -51,11 +51,7 @@ impl Shipper {
         while let Some(shipment) = self.queue.recv().await {
             match shipment {
                 Shipment::Segment(name) => self.ship_segment(name).await?,
-                Shipment::Object {
-                    name,
-                    bytes,
-                    stored,
-                } => {
+                Shipment::Object { name, bytes, stored } => {
                     self.store.create(&name, Body::Bytes(bytes)).await?;
                     if let ObjectName::Manifest(manifest) = name {
                         self.durable.send_replace(manifest.txid);

@@ -29,11 +29,7 @@ impl Spool {
         durable::create_folders(&root, 0o700)?;
         for entry in std::fs::read_dir(&root)? {
             let entry = entry?;
-            if entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(TEMPORARY_PREFIX.as_bytes())
-            {
+            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -50,10 +46,7 @@ impl Spool {
             _ => None,
         };
         let names = FileStore::list_folder(&self.root, "")?;
-        Ok(names
-            .into_iter()
-            .filter_map(|listed| segment(listed.name))
-            .collect())
+        Ok(names.into_iter().filter_map(|listed| segment(listed.name)).collect())
     }
 
     /// Where a sealed segment lies.
@@ -78,11 +71,7 @@ impl Spool {
     /// # Errors
     /// What the file system says.
     pub fn begin(&self) -> io::Result<OpenSegment> {
-        Ok(OpenSegment {
-            file: Temporary::create(&self.root)?,
-            root: self.root.clone(),
-            bytes: 0,
-        })
+        Ok(OpenSegment { file: Temporary::create(&self.root)?, root: self.root.clone(), bytes: 0 })
     }
 
     /// Puts the stamp of another epoch on a sealed segment, which changes its name.
@@ -90,11 +79,7 @@ impl Spool {
     /// # Errors
     /// What the file system says, or that a part is damaged; the segment is left alone then.
     pub fn restamp(&self, name: &SegmentName, stamp: Stamp) -> io::Result<SegmentName> {
-        let restamped = SegmentName {
-            epoch: stamp.epoch,
-            generation: stamp.generation,
-            ..*name
-        };
+        let restamped = SegmentName { epoch: stamp.epoch, generation: stamp.generation, ..*name };
         if restamped == *name {
             return Ok(restamped);
         }
@@ -160,9 +145,7 @@ impl PartFile {
     /// # Errors
     /// What the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            file: File::open(path)?,
-        })
+        Ok(Self { file: File::open(path)? })
     }
 
     /// The bytes of the next part, as long as its header says; `None` at the end.
@@ -172,9 +155,7 @@ impl PartFile {
     /// [`io::ErrorKind::UnexpectedEof`] for a part that is cut off.
     pub fn next_part(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
-        (&self.file)
-            .take(part::PartHeader::LEN as u64)
-            .read_to_end(&mut bytes)?;
+        (&self.file).take(part::PartHeader::LEN as u64).read_to_end(&mut bytes)?;
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -182,10 +163,6 @@ impl PartFile {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let rest = len.saturating_sub(bytes.len());
         (&self.file).take(rest as u64).read_to_end(&mut bytes)?;
-        if bytes.len() == len {
-            Ok(Some(bytes))
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        if bytes.len() == len { Ok(Some(bytes)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }

@@ -44,10 +44,7 @@ impl StateFolder {
     /// [`StateError::InUse`] while another process has it.
     pub fn open(database: &Path, folder: Option<&Path>) -> Result<Self, StateError> {
         let path = folder.map_or_else(|| beside(database), Path::to_owned);
-        let failed = |source| StateError::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| StateError::Io { path: path.clone(), source };
         durable::create_folders(&path, 0o700).map_err(failed)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -68,8 +65,7 @@ impl StateFolder {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         lock.set_len(0).map_err(failed)?;
-        lock.write_all(format!("{}\n", std::process::id()).as_bytes())
-            .map_err(failed)?;
+        lock.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -98,11 +94,7 @@ mod tests {
         let state = StateFolder::open(&database, None).unwrap();
         assert_eq!(state.spool(), folder.path().join(".app.db-genesis/spool"));
         let error = StateFolder::open(&database, None).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with(&format!("process {}", std::process::id()))
-        );
+        assert!(error.to_string().ends_with(&format!("process {}", std::process::id())));
         drop(state);
         StateFolder::open(&database, None).unwrap();
     }

@@ -15,11 +15,7 @@ impl PageTable {
     #[must_use]
     pub fn new(page_size: PageSize) -> Self {
         let lock_page = page_size.lock_page();
-        Self {
-            lock_page,
-            hashes: Vec::new(),
-            state: StateHash::default(),
-        }
+        Self { lock_page, hashes: Vec::new(), state: StateHash::default() }
     }
 
     /// The hash of the whole state.
@@ -110,29 +106,16 @@ mod tests {
     #[test]
     fn growth_change_and_shrink_keep_the_sum() {
         let mut table = table(&[1, 2, 4]);
-        let images = [
-            (page(2), PageHash(20)),
-            (page(4), PageHash(8)),
-            (page(5), PageHash(16)),
-        ];
+        let images = [(page(2), PageHash(20)), (page(4), PageHash(8)), (page(5), PageHash(16))];
         assert_eq!(table.advance(images, 5), Ok(StateHash(1 + 20 + 4 + 8 + 16)));
-        assert_eq!(
-            table.advance([(page(1), PageHash(3))], 2),
-            Ok(StateHash(3 + 20))
-        );
+        assert_eq!(table.advance([(page(1), PageHash(3))], 2), Ok(StateHash(3 + 20)));
         assert_eq!(table.pages(), 2);
     }
 
     #[test]
     fn growth_by_a_page_that_was_not_written_is_refused() {
-        assert_eq!(
-            table(&[1]).advance([(page(3), PageHash(1))], 3),
-            Err(page(2))
-        );
-        assert_eq!(
-            table(&[1]).advance([(page(2), PageHash(1))], 3),
-            Err(page(3))
-        );
+        assert_eq!(table(&[1]).advance([(page(3), PageHash(1))], 3), Err(page(2)));
+        assert_eq!(table(&[1]).advance([(page(2), PageHash(1))], 3), Err(page(3)));
     }
 
     #[test]

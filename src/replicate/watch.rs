@@ -30,17 +30,8 @@ pub fn alarm() -> (Waker, Alarm) {
     let stop = Arc::new(AtomicBool::new(false));
     // One place: several wakes before the next look are one.
     let (sender, receiver) = sync_channel(1);
-    let waker = Waker {
-        stop: Arc::clone(&stop),
-        wake: sender,
-    };
-    (
-        waker,
-        Alarm {
-            stop,
-            wake: receiver,
-        },
-    )
+    let waker = Waker { stop: Arc::clone(&stop), wake: sender };
+    (waker, Alarm { stop, wake: receiver })
 }
 
 impl Waker {

@@ -30,10 +30,7 @@ impl Output {
     pub fn prepare(target: &Path) -> Result<Self, RestoreError> {
         let refuse = |path: PathBuf, reason| Err(RestoreError::Output { path, reason });
         if target.symlink_metadata().is_ok() {
-            return refuse(
-                target.to_owned(),
-                "something is there already; move it away first",
-            );
+            return refuse(target.to_owned(), "something is there already; move it away first");
         }
         for suffix in ["-wal", "-shm", "-journal"] {
             let mut beside = target.as_os_str().to_owned();
@@ -46,16 +43,9 @@ impl Output {
             }
         }
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
-        let file = Temporary::create(folder.unwrap_or(Path::new("."))).map_err(|source| {
-            RestoreError::Write {
-                path: target.to_owned(),
-                source,
-            }
-        })?;
-        Ok(Self {
-            file,
-            target: target.to_owned(),
-        })
+        let file = Temporary::create(folder.unwrap_or(Path::new(".")))
+            .map_err(|source| RestoreError::Write { path: target.to_owned(), source })?;
+        Ok(Self { file, target: target.to_owned() })
     }
 
     /// Reads the file back and hashes it as a database of `pages` pages.
@@ -65,12 +55,7 @@ impl Output {
     pub fn state(&self, page_size: PageSize, pages: u32) -> Result<StateHash, RestoreError> {
         let broken = |error| RestoreError::Broken(crate::describe(&error));
         let mut verifier = StateVerifier::new(page_size, pages);
-        let len = self
-            .file
-            .file()
-            .metadata()
-            .map_err(|error| self.failed(error))?
-            .len();
+        let len = self.file.file().metadata().map_err(|error| self.failed(error))?.len();
         let (mut offset, mut chunk) = (0, Vec::new());
         while offset < len {
             let wanted = CHUNK.min(len - offset);
@@ -89,19 +74,13 @@ impl Output {
     /// [`RestoreError::Write`], also when something has come to have that name.
     pub fn place(self) -> Result<(), RestoreError> {
         let Self { file, target } = self;
-        file.place(&target).map_err(|source| RestoreError::Write {
-            path: target,
-            source,
-        })
+        file.place(&target).map_err(|source| RestoreError::Write { path: target, source })
     }
 
     /// A failure to write.
     #[must_use]
     pub fn failed(&self, source: io::Error) -> RestoreError {
-        RestoreError::Write {
-            path: self.target.clone(),
-            source,
-        }
+        RestoreError::Write { path: self.target.clone(), source }
     }
 }
 

@@ -27,13 +27,7 @@ impl<'a> FrameReader<'a> {
     #[must_use]
     pub fn new(source: &'a Source, max_frame: u32) -> Self {
         let page_size = source.page_size();
-        Self {
-            source,
-            page_size,
-            max_frame,
-            first: 1,
-            window: Vec::new(),
-        }
+        Self { source, page_size, max_frame, first: 1, window: Vec::new() }
     }
 
     /// Whole frames from `frame` on, as many as a window holds; empty where the file ends before
@@ -65,20 +59,14 @@ impl<'a> FrameReader<'a> {
 
     fn at(&self, frame: u32) -> Option<&[u8]> {
         let ahead = frame.checked_sub(self.first)? as usize;
-        let rest = self
-            .window
-            .get(ahead.checked_mul(frame_len(self.page_size))?..)?;
+        let rest = self.window.get(ahead.checked_mul(frame_len(self.page_size))?..)?;
         (!rest.is_empty()).then_some(rest)
     }
 }
 
 /// Reads until the buffer is full or the file ends.
 fn read_full(source: &Source, buffer: &mut [u8], offset: u64) -> Result<usize, SourceError> {
-    let failed = |error| SourceError::Io {
-        action: "read",
-        path: source.wal_path(),
-        source: error,
-    };
+    let failed = |error| SourceError::Io { action: "read", path: source.wal_path(), source: error };
     read_at_most(source.wal(), buffer, offset).map_err(failed)
 }
 

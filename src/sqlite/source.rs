@@ -66,15 +66,7 @@ impl Source {
         let open = |suffix| open_beside(path, suffix);
         let (index, database, wal) = (open("-shm")?, open("")?, open("-wal")?);
         let path = path.to_owned();
-        let source = Self {
-            reader,
-            spare: None,
-            index,
-            database,
-            wal,
-            path,
-            page_size,
-        };
+        let source = Self { reader, spare: None, index, database, wal, path, page_size };
         source.end(&source.reader)?;
         let held = source.acquire(&source.reader)?;
         Ok((source, held))
@@ -120,10 +112,7 @@ impl Source {
             match WalIndex::decode(&bytes) {
                 Ok(index) => return Ok(Some(index)),
                 Err(source @ IndexError::UnknownVersion(_)) => {
-                    return Err(SourceError::Index {
-                        path: self.path.clone(),
-                        source,
-                    });
+                    return Err(SourceError::Index { path: self.path.clone(), source });
                 }
                 Err(_) => std::hint::spin_loop(),
             }
@@ -201,17 +190,14 @@ impl Source {
         for _ in 0..ACQUIRE_RETRIES {
             let before = self.index()?;
             begin(connection, &self.path)?;
-            let held = before
-                .zip(self.index()?)
-                .and_then(|(before, after)| classify(&before, &after));
+            let held =
+                before.zip(self.index()?).and_then(|(before, after)| classify(&before, &after));
             match held {
                 Some(held) => return Ok(held),
                 None => self.end(connection)?,
             }
         }
-        Err(SourceError::Locked {
-            path: self.path.clone(),
-        })
+        Err(SourceError::Locked { path: self.path.clone() })
     }
 
     fn end(&self, connection: &Connection) -> Result<(), SourceError> {
@@ -220,11 +206,7 @@ impl Source {
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> SourceError {
-        SourceError::Io {
-            action,
-            path: self.path.clone(),
-            source,
-        }
+        SourceError::Io { action, path: self.path.clone(), source }
     }
 }
 
@@ -237,15 +219,9 @@ impl Source {
 fn classify(before: &WalIndex, after: &WalIndex) -> Option<Held> {
     let same_wal = before.header.salts == after.header.salts;
     if before.header == after.header && before.backfilled == before.header.max_frame {
-        Some(Held {
-            index: *after,
-            overlay: false,
-        })
+        Some(Held { index: *after, overlay: false })
     } else if same_wal && after.backfilled < before.header.max_frame {
-        Some(Held {
-            index: *after,
-            overlay: true,
-        })
+        Some(Held { index: *after, overlay: true })
     } else {
         None
     }
@@ -254,9 +230,7 @@ fn classify(before: &WalIndex, after: &WalIndex) -> Option<Held> {
 fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> {
     let metadata = match path.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SourceError::Missing {
-                path: path.to_owned(),
-            });
+            return Err(SourceError::Missing { path: path.to_owned() });
         }
         other => other.map_err(|source| SourceError::Io {
             action: "look at",
@@ -265,14 +239,10 @@ fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> {
         })?,
     };
     if !metadata.is_file() {
-        return Err(SourceError::NotAFile {
-            path: path.to_owned(),
-        });
+        return Err(SourceError::NotAFile { path: path.to_owned() });
     }
     if metadata.len() == 0 && !set_wal {
-        return Err(SourceError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(SourceError::Empty { path: path.to_owned() });
     }
     if metadata.nlink() > 1 {
         tracing::warn!(
@@ -303,25 +273,14 @@ fn check_journal_mode(
 ) -> Result<(), SourceError> {
     let failed = |error| sqlite("read", path, error);
     let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
-    let mode = connection
-        .pragma_query_value(None, "journal_mode", text)
-        .map_err(failed)?;
+    let mode = connection.pragma_query_value(None, "journal_mode", text).map_err(failed)?;
     let mode = if mode != "wal" && set_wal {
         tracing::info!(database = %path.display(), from = mode, "switching the database to WAL mode");
-        connection
-            .pragma_update_and_check(None, "journal_mode", "wal", text)
-            .map_err(failed)?
+        connection.pragma_update_and_check(None, "journal_mode", "wal", text).map_err(failed)?
     } else {
         mode
     };
-    if mode == "wal" {
-        Ok(())
-    } else {
-        Err(SourceError::NotWal {
-            path: path.to_owned(),
-            mode,
-        })
-    }
+    if mode == "wal" { Ok(()) } else { Err(SourceError::NotWal { path: path.to_owned(), mode }) }
 }
 
 /// Begins a read transaction and reads, for only that takes the lock.
@@ -340,18 +299,12 @@ fn begin(connection: &Connection, path: &Path) -> Result<(), SourceError> {
 fn page_size(connection: &Connection, path: &Path) -> Result<PageSize, SourceError> {
     let bytes = connection.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0));
     let bytes = bytes.map_err(|error| sqlite("read the page size of", path, error))?;
-    PageSize::new(bytes).map_err(|_bad| SourceError::NotADatabase {
-        path: path.to_owned(),
-    })
+    PageSize::new(bytes).map_err(|_bad| SourceError::NotADatabase { path: path.to_owned() })
 }
 
 fn open_beside(path: &Path, suffix: &str) -> Result<File, SourceError> {
     let path = beside(path, suffix);
-    File::open(&path).map_err(|source| SourceError::Io {
-        action: "open",
-        path,
-        source,
-    })
+    File::open(&path).map_err(|source| SourceError::Io { action: "open", path, source })
 }
 
 /// The path of a file that SQLite keeps beside the database.
@@ -366,11 +319,7 @@ fn sqlite(action: &'static str, path: &Path, source: rusqlite::Error) -> SourceE
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => SourceError::NotADatabase { path },
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Locked { path },
-        _ => SourceError::Sqlite {
-            action,
-            path,
-            source,
-        },
+        _ => SourceError::Sqlite { action, path, source },
     }
 }
 
@@ -391,31 +340,17 @@ mod tests {
             frame_checksum: Checksum(max_frame, 0),
             salts: Salts([salt; 8]),
         };
-        WalIndex {
-            header,
-            backfilled,
-            read_marks: [0; 5],
-            backfill_attempted: backfilled,
-        }
+        WalIndex { header, backfilled, read_marks: [0; 5], backfill_attempted: backfilled }
     }
 
     #[test]
     fn only_a_clear_moment_is_classified() {
         let held = |before, after| classify(&before, &after).map(|h| (h.overlay, h.index));
         // Nothing moved and all is backfilled: the file alone.
-        assert_eq!(
-            held(index(1, 9, 9), index(1, 9, 9)),
-            Some((false, index(1, 9, 9)))
-        );
-        assert_eq!(
-            held(index(1, 0, 0), index(1, 0, 0)),
-            Some((false, index(1, 0, 0)))
-        );
+        assert_eq!(held(index(1, 9, 9), index(1, 9, 9)), Some((false, index(1, 9, 9))));
+        assert_eq!(held(index(1, 0, 0), index(1, 0, 0)), Some((false, index(1, 0, 0))));
         // A backlog all the while: a mark, wherever commits have gone on to.
-        assert_eq!(
-            held(index(1, 9, 3), index(1, 12, 4)),
-            Some((true, index(1, 12, 4)))
-        );
+        assert_eq!(held(index(1, 9, 3), index(1, 12, 4)), Some((true, index(1, 12, 4))));
         // The backlog was checkpointed meanwhile, a commit came in, or the WAL was restarted.
         assert_eq!(held(index(1, 9, 3), index(1, 9, 9)), None);
         assert_eq!(held(index(1, 9, 9), index(1, 12, 9)), None);

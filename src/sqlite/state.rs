@@ -23,12 +23,7 @@ impl<'a> StateReader<'a> {
     #[must_use]
     pub fn new(source: &'a Source, overlay: Vec<FrameRef>, pages: u32) -> Self {
         let max_frame = overlay.iter().map(|image| image.frame).max().unwrap_or(0);
-        Self {
-            source,
-            frames: FrameReader::new(source, max_frame),
-            overlay,
-            pages,
-        }
+        Self { source, frames: FrameReader::new(source, max_frame), overlay, pages }
     }
 
     /// Bytes in a page.
@@ -58,10 +53,7 @@ impl<'a> StateReader<'a> {
             let Some(place) = buffer.get_mut(ahead * size..(ahead + 1) * size) else {
                 break;
             };
-            let page = self
-                .frames
-                .page(image.frame)?
-                .ok_or_else(|| cut_off(self.source))?;
+            let page = self.frames.page(image.frame)?.ok_or_else(|| cut_off(self.source))?;
             place.copy_from_slice(page);
         }
         Ok(())
@@ -71,11 +63,8 @@ impl<'a> StateReader<'a> {
         let path = || self.source.path().to_owned();
         let offset = self.page_size().offset_of(first);
         let read = read_at_most(self.source.database(), buffer, offset);
-        let filled = read.map_err(|source| SourceError::Io {
-            action: "read",
-            path: path(),
-            source,
-        })?;
+        let filled =
+            read.map_err(|source| SourceError::Io { action: "read", path: path(), source })?;
         if let Some(missing) = buffer.get_mut(filled..) {
             missing.fill(0);
         }
@@ -85,9 +74,5 @@ impl<'a> StateReader<'a> {
 
 fn cut_off(source: &Source) -> SourceError {
     let error = std::io::ErrorKind::UnexpectedEof.into();
-    SourceError::Io {
-        action: "read",
-        path: source.wal_path(),
-        source: error,
-    }
+    SourceError::Io { action: "read", path: source.wal_path(), source: error }
 }

@@ -42,21 +42,14 @@ impl FileStore {
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let root = self.root.clone();
-        let subject = if subject.is_empty() {
-            root.display().to_string()
-        } else {
-            subject
-        };
+        let subject = if subject.is_empty() { root.display().to_string() } else { subject };
         let result = spawn_blocking(move || work(&root)).await;
-        result
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(|source| StoreError {
-                kind: classify(&source),
-                action,
-                subject,
-                source: source.into(),
-            })
+        result.map_err(io::Error::other).flatten().map_err(|source| StoreError {
+            kind: classify(&source),
+            action,
+            subject,
+            source: source.into(),
+        })
     }
 }
 
@@ -65,8 +58,7 @@ impl Store for FileStore {
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        self.blocking("store", key, move |root| create(&root.join(path), &body))
-            .await
+        self.blocking("store", key, move |root| create(&root.join(path), &body)).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
@@ -79,14 +71,12 @@ impl Store for FileStore {
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        self.blocking("read", key, move |root| read_range(&root.join(path), range))
-            .await
+        self.blocking("read", key, move |root| read_range(&root.join(path), range)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let wanted = prefix.to_owned();
-        self.blocking("list", prefix.to_owned(), move |root| list(root, &wanted))
-            .await
+        self.blocking("list", prefix.to_owned(), move |root| list(root, &wanted)).await
     }
 }
 
@@ -165,12 +155,7 @@ fn list(root: &Path, prefix: &str) -> io::Result<Vec<Listed>> {
     walk(root, start, &mut found)?;
     found.retain(|(key, _)| key.starts_with(prefix));
     found.sort_unstable();
-    let parse = |(key, size): (String, u64)| {
-        Some(Listed {
-            name: key.parse().ok()?,
-            size,
-        })
-    };
+    let parse = |(key, size): (String, u64)| Some(Listed { name: key.parse().ok()?, size });
     Ok(found.into_iter().filter_map(parse).collect())
 }
 
@@ -184,11 +169,7 @@ fn walk(root: &Path, folder: &str, found: &mut Vec<(String, u64)>) -> io::Result
         let Ok(file_name) = entry.file_name().into_string() else {
             continue;
         };
-        let key = if folder.is_empty() {
-            file_name
-        } else {
-            format!("{folder}/{file_name}")
-        };
+        let key = if folder.is_empty() { file_name } else { format!("{folder}/{file_name}") };
         let kind = entry.file_type()?;
         if kind.is_dir() {
             walk(root, &key, found)?;

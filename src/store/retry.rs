@@ -51,10 +51,7 @@ impl Store for Retrying {
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        persist(self.persistence, || {
-            self.store.get_range(name, range.clone())
-        })
-        .await
+        persist(self.persistence, || self.store.get_range(name, range.clone())).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
@@ -94,9 +91,7 @@ where
 /// A random pause up to `longest`; all of it when the kernel has no random numbers to give.
 fn jittered(longest: Duration) -> Duration {
     let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
-    durable::random().map_or(longest, |random| {
-        Duration::from_nanos(random % nanos.max(1))
-    })
+    durable::random().map_or(longest, |random| Duration::from_nanos(random % nanos.max(1)))
 }
 
 #[cfg(test)]
@@ -105,23 +100,14 @@ mod tests {
 
     fn failure(kind: StoreErrorKind) -> StoreError {
         let source = std::io::Error::other("down").into();
-        StoreError {
-            kind,
-            action: "store",
-            subject: "x".into(),
-            source,
-        }
+        StoreError { kind, action: "store", subject: "x".into(), source }
     }
 
     async fn outcomes(persistence: Persistence, kind: StoreErrorKind) -> (u32, bool) {
         let mut calls = 0;
         let done = persist(persistence, || {
             calls += 1;
-            std::future::ready(if calls < 4 {
-                Err(failure(kind))
-            } else {
-                Ok(())
-            })
+            std::future::ready(if calls < 4 { Err(failure(kind)) } else { Ok(()) })
         });
         let done = done.await.is_ok();
         (calls, done)
@@ -130,19 +116,10 @@ mod tests {
     #[tokio::test]
     async fn what_passes_is_tried_again_and_answers_are_not() {
         use Persistence::{Always, UnlessPermanent};
-        assert_eq!(
-            outcomes(UnlessPermanent, StoreErrorKind::Passing).await,
-            (4, true)
-        );
-        assert_eq!(
-            outcomes(UnlessPermanent, StoreErrorKind::Permanent).await,
-            (1, false)
-        );
+        assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Passing).await, (4, true));
+        assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Permanent).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::Permanent).await, (4, true));
-        assert_eq!(
-            outcomes(Always, StoreErrorKind::AlreadyExists).await,
-            (1, false)
-        );
+        assert_eq!(outcomes(Always, StoreErrorKind::AlreadyExists).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::NotFound).await, (1, false));
     }
 }

@@ -46,10 +46,7 @@ mod tests {
     fn sums_by_hand_in_both_orders() {
         let bytes = [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0];
         // s0 = 1, s1 = 2 + 1 = 3; then s0 = 1 + 3 + 3 = 7, s1 = 3 + 4 + 7 = 14.
-        assert_eq!(
-            Checksum::default().extend(ByteOrder::Little, &bytes),
-            Checksum(7, 14)
-        );
+        assert_eq!(Checksum::default().extend(ByteOrder::Little, &bytes), Checksum(7, 14));
         let shift = |n: u32| n << 24;
         let big = Checksum::default().extend(ByteOrder::Big, &bytes);
         assert_eq!(big, Checksum(shift(7), shift(14)));
@@ -60,9 +57,7 @@ mod tests {
         let bytes: Vec<u8> = (0..64).collect();
         let (head, tail) = bytes.split_at(24);
         let whole = Checksum(5, 6).extend(ByteOrder::Little, &bytes);
-        let steps = Checksum(5, 6)
-            .extend(ByteOrder::Little, head)
-            .extend(ByteOrder::Little, tail);
+        let steps = Checksum(5, 6).extend(ByteOrder::Little, head).extend(ByteOrder::Little, tail);
         assert_eq!(whole, steps);
     }
 }

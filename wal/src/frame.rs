@@ -65,9 +65,7 @@ impl FrameHeader {
     #[must_use]
     pub fn chained(&self, order: ByteOrder, before: Checksum, page: &[u8]) -> Checksum {
         let summed = (u64::from(self.page) << 32) | u64::from(self.commit);
-        before
-            .extend(order, &summed.to_be_bytes())
-            .extend(order, page)
+        before.extend(order, &summed.to_be_bytes()).extend(order, page)
     }
 }
 
@@ -90,12 +88,8 @@ mod tests {
 
     #[test]
     fn round_trips_and_refuses_a_short_header() {
-        let header = FrameHeader {
-            page: 3,
-            commit: 9,
-            salts: Salts([7; 8]),
-            checksum: Checksum(1, 2),
-        };
+        let header =
+            FrameHeader { page: 3, commit: 9, salts: Salts([7; 8]), checksum: Checksum(1, 2) };
         let bytes = header.encode();
         assert_eq!(FrameHeader::decode(&bytes), Ok(header));
         for cut in 0..bytes.len() {
@@ -107,9 +101,6 @@ mod tests {
     fn frames_beyond_four_gibibytes_have_an_offset() {
         let size = PageSize::new(65_536).unwrap();
         assert_eq!(frame_offset(size, 1), 32);
-        assert_eq!(
-            frame_offset(size, u32::MAX),
-            32 + u64::from(u32::MAX - 1) * 65_560
-        );
+        assert_eq!(frame_offset(size, u32::MAX), 32 + u64::from(u32::MAX - 1) * 65_560);
     }
 }

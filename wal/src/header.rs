@@ -90,13 +90,7 @@ impl WalHeader {
         if checksum != Checksum::default().extend(order, summed) {
             return Err(HeaderError::BadChecksum);
         }
-        Ok(Self {
-            order,
-            page_size,
-            checkpoint_sequence,
-            salts,
-            checksum,
-        })
+        Ok(Self { order, page_size, checkpoint_sequence, salts, checksum })
     }
 
     /// A header with the checksum that belongs to the other fields.
@@ -107,18 +101,10 @@ impl WalHeader {
         checkpoint_sequence: u32,
         salts: Salts,
     ) -> Self {
-        let unsummed = Self {
-            order,
-            page_size,
-            checkpoint_sequence,
-            salts,
-            checksum: Checksum::default(),
-        };
+        let unsummed =
+            Self { order, page_size, checkpoint_sequence, salts, checksum: Checksum::default() };
         let checksum = Checksum::default().extend(order, &unsummed.summed());
-        Self {
-            checksum,
-            ..unsummed
-        }
+        Self { checksum, ..unsummed }
     }
 
     /// The header's bytes.
@@ -137,12 +123,7 @@ impl WalHeader {
             ByteOrder::Big => MAGIC_BIG,
         };
         let mut bytes = Vec::with_capacity(Self::LEN);
-        for word in [
-            magic,
-            FORMAT_VERSION,
-            self.page_size.get(),
-            self.checkpoint_sequence,
-        ] {
+        for word in [magic, FORMAT_VERSION, self.page_size.get(), self.checkpoint_sequence] {
             bytes.extend_from_slice(&word.to_be_bytes());
         }
         bytes.extend_from_slice(&self.salts.0);

@@ -79,9 +79,7 @@ impl FromStr for Epoch {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let expected = "epoch of 10 digits";
         let number = parse_digits(text, 10, 10, expected)?;
-        u32::try_from(number)
-            .map(Self)
-            .map_err(|_too_large| ParseError { expected })
+        u32::try_from(number).map(Self).map_err(|_too_large| ParseError { expected })
     }
 }
 
@@ -107,10 +105,7 @@ impl FromStr for Generation {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let expected = "generation of the form <epoch>-<16 hex digits>";
         let (epoch, random) = text.split_once('-').ok_or(ParseError { expected })?;
-        Ok(Self {
-            epoch: epoch.parse()?,
-            random: parse_digits(random, 16, 16, expected)?,
-        })
+        Ok(Self { epoch: epoch.parse()?, random: parse_digits(random, 16, 16, expected)? })
     }
 }
 
@@ -127,23 +122,16 @@ mod tests {
         for epoch in [Epoch(1), Epoch(u32::MAX)] {
             assert_eq!(epoch.to_string().parse(), Ok(epoch));
         }
-        let generation = Generation {
-            epoch: Epoch(12),
-            random: 0xdead_beef,
-        };
+        let generation = Generation { epoch: Epoch(12), random: 0xdead_beef };
         assert_eq!(generation.to_string(), "0000000012-00000000deadbeef");
         assert_eq!(generation.to_string().parse(), Ok(generation));
     }
 
     #[test]
     fn other_spellings_are_refused() {
-        for text in [
-            "",
-            "17",
-            "+0000000000000000017",
-            "00000000000000000017 ",
-            "99999999999999999999",
-        ] {
+        for text in
+            ["", "17", "+0000000000000000017", "00000000000000000017 ", "99999999999999999999"]
+        {
             assert!(text.parse::<Txid>().is_err(), "{text:?}");
         }
         assert!("9999999999".parse::<Epoch>().is_err());

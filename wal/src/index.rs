@@ -114,12 +114,7 @@ impl WalIndex {
             return Err(IndexError::CopiesDiffer);
         }
         let header = decode_copy(first)?;
-        Ok(Self {
-            header,
-            backfilled,
-            read_marks,
-            backfill_attempted,
-        })
+        Ok(Self { header, backfilled, read_marks, backfill_attempted })
     }
 }
 
@@ -147,21 +142,11 @@ fn decode_copy(bytes: &[u8]) -> Result<IndexHeader, IndexError> {
         return Err(IndexError::UnknownVersion(version));
     }
     let page_size = PageSize::new(u32::from(page_size & 0xfe00) | (u32::from(page_size & 1) << 16));
-    Ok(IndexHeader {
-        change,
-        page_size: page_size.ok(),
-        max_frame,
-        pages,
-        frame_checksum,
-        salts,
-    })
+    Ok(IndexHeader { change, page_size: page_size.ok(), max_frame, pages, frame_checksum, salts })
 }
 
-const NATIVE: ByteOrder = if cfg!(target_endian = "big") {
-    ByteOrder::Big
-} else {
-    ByteOrder::Little
-};
+const NATIVE: ByteOrder =
+    if cfg!(target_endian = "big") { ByteOrder::Big } else { ByteOrder::Little };
 
 fn native(reader: &mut Reader<'_>) -> Result<u32, ReadError> {
     reader.array().map(u32::from_ne_bytes)
@@ -214,11 +199,7 @@ mod tests {
         for at in 0..96 {
             let mut bad = good.clone();
             bad[at] ^= 0x41;
-            assert_eq!(
-                WalIndex::decode(&bad),
-                Err(IndexError::CopiesDiffer),
-                "byte {at}"
-            );
+            assert_eq!(WalIndex::decode(&bad), Err(IndexError::CopiesDiffer), "byte {at}");
         }
     }
 
@@ -229,11 +210,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 0x41;
             bad[at + 48] ^= 0x41;
-            assert_eq!(
-                WalIndex::decode(&bad),
-                Err(IndexError::BadChecksum),
-                "byte {at}"
-            );
+            assert_eq!(WalIndex::decode(&bad), Err(IndexError::BadChecksum), "byte {at}");
         }
     }
 
@@ -241,14 +218,8 @@ mod tests {
     fn every_truncation_is_noticed_and_zeros_are_uninitialised() {
         let good = index();
         for cut in 0..WalIndex::LEN {
-            assert!(matches!(
-                WalIndex::decode(&good[..cut]),
-                Err(IndexError::Truncated(_))
-            ));
+            assert!(matches!(WalIndex::decode(&good[..cut]), Err(IndexError::Truncated(_))));
         }
-        assert_eq!(
-            WalIndex::decode(&[0; WalIndex::LEN]),
-            Err(IndexError::Uninitialised)
-        );
+        assert_eq!(WalIndex::decode(&[0; WalIndex::LEN]), Err(IndexError::Uninitialised));
     }
 }

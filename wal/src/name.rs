@@ -128,45 +128,22 @@ impl fmt::Display for ObjectName {
 
 impl fmt::Display for ManifestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            generation,
-            txid,
-            time,
-            epoch,
-        } = self;
+        let Self { generation, txid, time, epoch } = self;
         write!(f, "{generation}/snapshots/{txid}-{time}-{epoch}.manifest")
     }
 }
 
 impl fmt::Display for PackName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            generation,
-            epoch,
-            attempt,
-            part,
-        } = self;
-        write!(
-            f,
-            "{generation}/packs/{epoch}-{attempt:010}-{part:010}.pack"
-        )
+        let Self { generation, epoch, attempt, part } = self;
+        write!(f, "{generation}/packs/{epoch}-{attempt:010}-{part:010}.pack")
     }
 }
 
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            generation,
-            level,
-            first,
-            last,
-            time,
-            epoch,
-        } = self;
-        write!(
-            f,
-            "{generation}/wal/{level:02}/{first}-{last}-{time}-{epoch}.seg"
-        )
+        let Self { generation, level, first, last, time, epoch } = self;
+        write!(f, "{generation}/wal/{level:02}/{first}-{last}-{time}-{epoch}.seg")
     }
 }
 
@@ -245,27 +222,14 @@ mod tests {
     use super::*;
 
     fn names() -> Vec<ObjectName> {
-        let generation = Generation {
-            epoch: Epoch(3),
-            random: 0xabc,
-        };
+        let generation = Generation { epoch: Epoch(3), random: 0xabc };
         let (epoch, time) = (Epoch(4), Millis(1_700_000_000_123));
         vec![
             ObjectName::Genesis,
             ObjectName::Claim(epoch),
             ObjectName::Base(epoch),
-            ObjectName::Manifest(ManifestName {
-                generation,
-                txid: Txid(17),
-                time,
-                epoch,
-            }),
-            ObjectName::Pack(PackName {
-                generation,
-                epoch,
-                attempt: 2,
-                part: 9,
-            }),
+            ObjectName::Manifest(ManifestName { generation, txid: Txid(17), time, epoch }),
+            ObjectName::Pack(PackName { generation, epoch, attempt: 2, part: 9 }),
             ObjectName::Segment(SegmentName {
                 generation,
                 level: 1,
@@ -313,14 +277,9 @@ mod tests {
 
     #[test]
     fn paths_out_of_the_replica_are_refused() {
-        for text in [
-            "../genesis.json",
-            "/genesis.json",
-            "epochs/../genesis.json",
-            "",
-            "epochs/",
-            "//",
-        ] {
+        for text in
+            ["../genesis.json", "/genesis.json", "epochs/../genesis.json", "", "epochs/", "//"]
+        {
             assert_eq!(text.parse::<ObjectName>(), Err(BadName(text.to_owned())));
         }
     }

@@ -123,10 +123,7 @@ impl PageHash {
     /// Hashes the bytes of page `number`.
     #[must_use]
     pub fn of(number: PageNumber, bytes: &[u8]) -> Self {
-        Self(XxHash3_64::oneshot_with_seed(
-            u64::from(number.get()),
-            bytes,
-        ))
+        Self(XxHash3_64::oneshot_with_seed(u64::from(number.get()), bytes))
     }
 }
 

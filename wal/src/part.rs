@@ -98,6 +98,9 @@ pub enum PartError {
     /// The payload is longer than the format allows.
     #[error("a payload of {0} bytes is over the limit of {MAX_PAYLOAD}")]
     TooLong(u64),
+    /// A WAL position where the flags say that there is none.
+    #[error("the part has a WAL position that it does not announce")]
+    StrayPosition,
     /// The last transaction comes before the first.
     #[error("the part ends before it begins")]
     BadRange,
@@ -141,11 +144,7 @@ impl PartHeader {
     pub const LEN: usize = 96;
 
     fn encode(&self, payload_len: u32, out: &mut Vec<u8>) {
-        let flags = if self.position.is_some() {
-            FLAG_POSITION
-        } else {
-            0
-        };
+        let flags = if self.position.is_some() { FLAG_POSITION } else { 0 };
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind.code(), VERSION, flags, self.page_size.log2()]);
         out.extend_from_slice(&encode_stamp(self.stamp));
@@ -177,8 +176,7 @@ impl PartHeader {
         let page_size = PageSize::from_log2(page_size)?;
         let stamp = decode_stamp(reader)?;
         let (first, last) = (Txid(reader.u64()?), Txid(reader.u64()?));
-        let position = WalPosition::decode(reader)?;
-        let position = (flags & FLAG_POSITION != 0).then_some(position);
+        let position = decode_position(reader, flags)?;
         let (before, after) = (StateHash(reader.u64()?), StateHash(reader.u64()?));
         let payload_len = reader.u32()?;
         if payload_len > MAX_PAYLOAD {
@@ -187,16 +185,7 @@ impl PartHeader {
         if last < first {
             return Err(PartError::BadRange);
         }
-        let header = Self {
-            kind,
-            page_size,
-            stamp,
-            first,
-            last,
-            position,
-            before,
-            after,
-        };
+        let header = Self { kind, page_size, stamp, first, last, position, before, after };
         Ok((header, payload_len))
     }
 }
@@ -235,9 +224,7 @@ impl<'a> Part<'a> {
 /// last transaction comes before the first; `out` is left alone then.
 pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<(), PartError> {
     let too_long = PartError::TooLong(payload.len() as u64);
-    let payload_len = u32::try_from(payload.len())
-        .ok()
-        .filter(|&n| n <= MAX_PAYLOAD);
+    let payload_len = u32::try_from(payload.len()).ok().filter(|&n| n <= MAX_PAYLOAD);
     let payload_len = payload_len.ok_or(too_long)?;
     if header.last < header.first {
         return Err(PartError::BadRange);
@@ -279,6 +266,17 @@ pub fn restamp(bytes: &mut [u8], stamp: Stamp) -> Result<(), PartError> {
     Ok(())
 }
 
+fn decode_position(reader: &mut Reader<'_>, flags: u8) -> Result<Option<WalPosition>, PartError> {
+    let bytes: [u8; WalPosition::LEN] = reader.array()?;
+    if flags & FLAG_POSITION != 0 {
+        Ok(Some(WalPosition::decode(&mut Reader::new(&bytes))?))
+    } else if bytes == [0; WalPosition::LEN] {
+        Ok(None)
+    } else {
+        Err(PartError::StrayPosition)
+    }
+}
+
 fn encode_stamp(stamp: Stamp) -> [u8; 16] {
     let Stamp { generation, epoch } = stamp;
     let fields = (u128::from(generation.random) << 64)
@@ -289,10 +287,7 @@ fn encode_stamp(stamp: Stamp) -> [u8; 16] {
 
 fn decode_stamp(reader: &mut Reader<'_>) -> Result<Stamp, ReadError> {
     let epoch = Epoch(reader.u32()?);
-    let generation = Generation {
-        epoch: Epoch(reader.u32()?),
-        random: reader.u64()?,
-    };
+    let generation = Generation { epoch: Epoch(reader.u32()?), random: reader.u64()? };
     Ok(Stamp { generation, epoch })
 }
 
@@ -304,24 +299,15 @@ mod tests {
     use crate::position::WalIdentity;
 
     fn header() -> PartHeader {
-        let generation = Generation {
-            epoch: Epoch(3),
-            random: 0x1234,
-        };
+        let generation = Generation { epoch: Epoch(3), random: 0x1234 };
         PartHeader {
             kind: PartKind::Segment,
             page_size: PageSize::new(4096).unwrap(),
-            stamp: Stamp {
-                generation,
-                epoch: Epoch(4),
-            },
+            stamp: Stamp { generation, epoch: Epoch(4) },
             first: Txid(10),
             last: Txid(12),
             position: Some(WalPosition {
-                identity: WalIdentity {
-                    salts: Salts([1; 8]),
-                    header_checksum: Checksum(2, 3),
-                },
+                identity: WalIdentity { salts: Salts([1; 8]), header_checksum: Checksum(2, 3) },
                 frame: 4,
                 checksum: Checksum(5, 6),
                 change: 7,
@@ -341,11 +327,7 @@ mod tests {
     #[test]
     fn round_trips_one_after_another() {
         let one = header();
-        let two = PartHeader {
-            position: None,
-            kind: PartKind::Manifest,
-            ..one
-        };
+        let two = PartHeader { position: None, kind: PartKind::Manifest, ..one };
         let bytes = [encoded(&one, b"payload"), encoded(&two, b"")].concat();
         let mut reader = Reader::new(&bytes);
         let part = Part::decode(&mut reader).unwrap();
@@ -362,14 +344,8 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x41;
-            assert!(
-                Part::decode(&mut Reader::new(&bad)).is_err(),
-                "byte {at} flipped"
-            );
-            assert!(
-                Part::decode(&mut Reader::new(&good[..at])).is_err(),
-                "cut at {at}"
-            );
+            assert!(Part::decode(&mut Reader::new(&bad)).is_err(), "byte {at} flipped");
+            assert!(Part::decode(&mut Reader::new(&good[..at])).is_err(), "cut at {at}");
         }
     }
 
@@ -387,19 +363,14 @@ mod tests {
         assert_eq!(with(7, 40), PartError::BadPageSize(BadPageSize(0)));
         assert_eq!(with(95, 0xff), PartError::TooLong(0xff00_0000));
         assert_eq!(with(32, 0), PartError::BadRange);
+        assert_eq!(with(6, 0), PartError::StrayPosition);
     }
 
     #[test]
     fn a_new_stamp_changes_the_stamp_alone() {
         let mut bytes = encoded(&header(), b"payload");
-        let generation = Generation {
-            epoch: Epoch(7),
-            random: 0x99,
-        };
-        let stamp = Stamp {
-            generation,
-            epoch: Epoch(8),
-        };
+        let generation = Generation { epoch: Epoch(7), random: 0x99 };
+        let stamp = Stamp { generation, epoch: Epoch(8) };
         restamp(&mut bytes, stamp).unwrap();
         let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
         assert_eq!(part.header, PartHeader { stamp, ..header() });

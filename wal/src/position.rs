@@ -27,10 +27,7 @@ pub struct WalIdentity {
 
 impl From<&WalHeader> for WalIdentity {
     fn from(header: &WalHeader) -> Self {
-        Self {
-            salts: header.salts,
-            header_checksum: header.checksum,
-        }
+        Self { salts: header.salts, header_checksum: header.checksum }
     }
 }
 
@@ -93,10 +90,7 @@ mod tests {
     #[test]
     fn round_trips() {
         let position = WalPosition {
-            identity: WalIdentity {
-                salts: Salts([1; 8]),
-                header_checksum: Checksum(2, 3),
-            },
+            identity: WalIdentity { salts: Salts([1; 8]), header_checksum: Checksum(2, 3) },
             frame: 4,
             checksum: Checksum(5, 6),
             change: 7,

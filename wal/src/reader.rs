@@ -46,10 +46,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ReadError::Truncated`] when fewer are left; nothing is consumed then.
     pub fn take(&mut self, wanted: usize) -> Result<&'a [u8], ReadError> {
-        let truncated = ReadError::Truncated {
-            wanted,
-            left: self.rest.len(),
-        };
+        let truncated = ReadError::Truncated { wanted, left: self.rest.len() };
         let (taken, rest) = self.rest.split_at_checked(wanted).ok_or(truncated)?;
         self.rest = rest;
         Ok(taken)
@@ -60,10 +57,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ReadError::Truncated`] when fewer are left.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
-        let truncated = ReadError::Truncated {
-            wanted: N,
-            left: self.rest.len(),
-        };
+        let truncated = ReadError::Truncated { wanted: N, left: self.rest.len() };
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(truncated)?;
         self.rest = rest;
         Ok(*taken)
@@ -132,10 +126,7 @@ mod tests {
         assert_eq!(reader.u16(), Ok(2));
         assert_eq!(reader.u32(), Ok(3));
         assert_eq!(reader.u32_be(), Ok(4));
-        assert_eq!(
-            reader.clone().finish(),
-            Err(ReadError::Trailing { left: 1 })
-        );
+        assert_eq!(reader.clone().finish(), Err(ReadError::Trailing { left: 1 }));
         assert_eq!(reader.take(1), Ok(&[9][..]));
         assert_eq!(reader.finish(), Ok(()));
     }
@@ -143,17 +134,10 @@ mod tests {
     #[test]
     fn a_short_slice_is_named_and_left_alone() {
         let mut reader = Reader::new(&[1, 2, 3]);
-        assert_eq!(
-            reader.u32(),
-            Err(ReadError::Truncated { wanted: 4, left: 3 })
-        );
-        assert_eq!(
-            reader
-                .take(usize::MAX)
-                .map_err(|e| e.to_string())
-                .unwrap_err(),
-            { format!("{} bytes are needed where 3 are left", usize::MAX) }
-        );
+        assert_eq!(reader.u32(), Err(ReadError::Truncated { wanted: 4, left: 3 }));
+        assert_eq!(reader.take(usize::MAX).map_err(|e| e.to_string()).unwrap_err(), {
+            format!("{} bytes are needed where 3 are left", usize::MAX)
+        });
         assert_eq!(reader.rest(), &[1, 2, 3]);
     }
 }

@@ -141,9 +141,7 @@ impl Scanner {
     /// The end to report when the file has no whole frame where bytes were asked for.
     #[must_use]
     pub fn torn(&self) -> ScanEnd {
-        ScanEnd::Torn {
-            frame: self.next_frame(),
-        }
+        ScanEnd::Torn { frame: self.next_frame() }
     }
 
     /// Takes frames from `bytes`, which begins at frame [`Self::next_frame`], up to and with the
@@ -192,10 +190,7 @@ impl Scanner {
     fn end(&self) -> ScanEnd {
         let frame = self.frame;
         if frame > self.max_frame {
-            ScanEnd::WentBack {
-                frame,
-                max_frame: self.max_frame,
-            }
+            ScanEnd::WentBack { frame, max_frame: self.max_frame }
         } else if !self.open.is_empty() {
             ScanEnd::Uncommitted { frame }
         } else if frame > 0 && self.checksum != self.target {
@@ -231,12 +226,7 @@ mod tests {
     impl Wal {
         fn new(order: ByteOrder) -> Self {
             let header = WalHeader::new(order, PageSize::new(512).unwrap(), 0, Salts([3; 8]));
-            Self {
-                header,
-                bytes: Vec::new(),
-                checksum: header.checksum,
-                frames: 0,
-            }
+            Self { header, bytes: Vec::new(), checksum: header.checksum, frames: 0 }
         }
 
         fn frame(mut self, page: u32, commit: u32) -> Self {
@@ -248,13 +238,7 @@ mod tests {
                 checksum: Checksum::default(),
             };
             self.checksum = unsummed.chained(self.header.order, self.checksum, &image);
-            self.bytes.extend(
-                FrameHeader {
-                    checksum: self.checksum,
-                    ..unsummed
-                }
-                .encode(),
-            );
+            self.bytes.extend(FrameHeader { checksum: self.checksum, ..unsummed }.encode());
             self.bytes.extend(image);
             self.frames += 1;
             self
@@ -290,22 +274,13 @@ mod tests {
     }
 
     fn images(transaction: &Transaction) -> Vec<(u32, u32)> {
-        transaction
-            .images
-            .iter()
-            .map(|i| (i.page.get(), i.frame))
-            .collect()
+        transaction.images.iter().map(|i| (i.page.get(), i.frame)).collect()
     }
 
     #[test]
     fn the_last_image_of_a_page_wins_and_pages_cut_off_are_dropped() {
         for order in [ByteOrder::Little, ByteOrder::Big] {
-            let wal = Wal::new(order)
-                .frame(9, 0)
-                .frame(2, 0)
-                .frame(1, 0)
-                .frame(2, 3)
-                .frame(1, 3);
+            let wal = Wal::new(order).frame(9, 0).frame(2, 0).frame(1, 0).frame(2, 3).frame(1, 3);
             let (commits, end) = wal.scan();
             assert_eq!(end, ScanEnd::Clean);
             assert_eq!(images(&commits[0]), [(1, 3), (2, 4)]);
@@ -316,10 +291,7 @@ mod tests {
 
     #[test]
     fn a_scan_fed_frame_by_frame_sees_the_same() {
-        let wal = Wal::new(ByteOrder::Little)
-            .frame(1, 0)
-            .frame(2, 2)
-            .frame(2, 2);
+        let wal = Wal::new(ByteOrder::Little).frame(1, 0).frame(2, 2).frame(2, 2);
         let mut scanner = Scanner::new(wal.header, 0, wal.header.checksum, &wal.index());
         let mut commits = Vec::new();
         for frame in wal.bytes.chunks(512 + FrameHeader::LEN) {
@@ -327,10 +299,7 @@ mod tests {
                 commits.push(commit);
             }
         }
-        assert_eq!(
-            scanner.step(&mut Reader::new(&[])),
-            Step::End(ScanEnd::Clean)
-        );
+        assert_eq!(scanner.step(&mut Reader::new(&[])), Step::End(ScanEnd::Clean));
         assert_eq!(commits, wal.scan().0);
     }
 
@@ -352,12 +321,7 @@ mod tests {
         for cut in 0..wal.bytes.len() {
             let (commits, end) = scan(wal.header, wal.index(), &wal.bytes[..cut]);
             assert_eq!(commits.len(), cut / 536);
-            assert_eq!(
-                end,
-                ScanEnd::Torn {
-                    frame: u32::try_from(cut / 536).unwrap() + 1
-                }
-            );
+            assert_eq!(end, ScanEnd::Torn { frame: u32::try_from(cut / 536).unwrap() + 1 });
         }
     }
 
@@ -376,33 +340,18 @@ mod tests {
         assert_eq!(wal.scan().1, ScanEnd::Uncommitted { frame: 2 });
 
         let wal = Wal::new(ByteOrder::Little).frame(1, 1);
-        let index = IndexHeader {
-            frame_checksum: Checksum(1, 2),
-            ..wal.index()
-        };
-        assert_eq!(
-            scan(wal.header, index, &wal.bytes).1,
-            ScanEnd::IndexDisagrees { frame: 1 }
-        );
+        let index = IndexHeader { frame_checksum: Checksum(1, 2), ..wal.index() };
+        assert_eq!(scan(wal.header, index, &wal.bytes).1, ScanEnd::IndexDisagrees { frame: 1 });
 
         let wal = Wal::new(ByteOrder::Little).frame(0, 1);
         assert_eq!(wal.scan().1, ScanEnd::BadPage { frame: 1 });
 
         let wal = Wal::new(ByteOrder::Little).frame(1, 1);
         let mut scanner = Scanner::new(wal.header, 5, wal.checksum, &wal.index());
-        let end = Step::End(ScanEnd::WentBack {
-            frame: 5,
-            max_frame: 1,
-        });
+        let end = Step::End(ScanEnd::WentBack { frame: 5, max_frame: 1 });
         assert_eq!(scanner.step(&mut Reader::new(&wal.bytes)), end);
 
-        let header = WalHeader {
-            salts: Salts([4; 8]),
-            ..wal.header
-        };
-        assert_eq!(
-            scan(header, wal.index(), &wal.bytes).1,
-            ScanEnd::SaltChanged { frame: 1 }
-        );
+        let header = WalHeader { salts: Salts([4; 8]), ..wal.header };
+        assert_eq!(scan(header, wal.index(), &wal.bytes).1, ScanEnd::SaltChanged { frame: 1 });
     }
 }

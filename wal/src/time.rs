@@ -63,14 +63,8 @@ mod tests {
 
     #[test]
     fn people_read_times_in_utc() {
-        assert_eq!(
-            Micros(1_700_000_000_000_001).to_string(),
-            "2023-11-14T22:13:20.000001Z"
-        );
-        assert_eq!(
-            Micros(u64::MAX).to_string(),
-            format!("{} µs after 1970", u64::MAX)
-        );
+        assert_eq!(Micros(1_700_000_000_000_001).to_string(), "2023-11-14T22:13:20.000001Z");
+        assert_eq!(Micros(u64::MAX).to_string(), format!("{} µs after 1970", u64::MAX));
     }
 
     #[test]

@@ -10,10 +10,7 @@ use std::fs;
 use std::path::Path;
 
 #[path = "../../fuzz/src/wal.rs"]
-#[allow(
-    clippy::panic,
-    reason = "a fuzz target panics when something does not hold"
-)]
+#[allow(clippy::panic, reason = "a fuzz target panics when something does not hold")]
 mod targets;
 
 /// Runs a target over every input of its corpus; the input is named when it fails.

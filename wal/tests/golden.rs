@@ -5,11 +5,7 @@
 //! file is checked by the script, with each version and scenario: it recovers every frame up to
 //! `mxFrame`, and reads the same rows.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a failed step fails the test"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -79,19 +75,11 @@ impl Golden {
 
     /// The same transactions as a big-endian machine would have written them.
     fn big_endian(&self) -> Self {
-        let WalHeader {
-            page_size,
-            checkpoint_sequence,
-            salts,
-            ..
-        } = self.header;
+        let WalHeader { page_size, checkpoint_sequence, salts, .. } = self.header;
         let header = WalHeader::new(ByteOrder::Big, page_size, checkpoint_sequence, salts);
         let mut wal = header.encode();
         let mut checksum = header.checksum;
-        for (frame, page) in self
-            .frames_from(1)
-            .take(self.index.header.max_frame as usize)
-        {
+        for (frame, page) in self.frames_from(1).take(self.index.header.max_frame as usize) {
             checksum = frame.chained(ByteOrder::Big, checksum, page);
             wal.extend(FrameHeader { checksum, ..frame }.encode());
             wal.extend(page);
@@ -148,13 +136,7 @@ fn golden(part: &str) -> Vec<Golden> {
 /// Scans a whole WAL file; a header that does not decode yields no end at all.
 fn scan_file(wal: &[u8], index: &IndexHeader) -> Option<(Vec<Transaction>, ScanEnd)> {
     let header = WalHeader::decode(wal).ok()?;
-    Some(scan_from(
-        header,
-        &wal[WalHeader::LEN..],
-        index,
-        0,
-        header.checksum,
-    ))
+    Some(scan_from(header, &wal[WalHeader::LEN..], index, 0, header.checksum))
 }
 
 fn scan(wal: &[u8], index: &IndexHeader) -> (Vec<Transaction>, ScanEnd) {
@@ -187,23 +169,11 @@ fn header_and_index_say_what_sqlite_says() {
         let (name, index, expected) = (&golden.name, golden.index, &golden.expected);
         assert_eq!(index.header.max_frame, expected.max_frame, "{name}");
         assert_eq!(index.header.change, expected.change, "{name}");
-        assert_eq!(
-            Some(index.header.pages),
-            expected.commits.last().copied(),
-            "{name}"
-        );
-        assert_eq!(
-            index.header.page_size,
-            Some(golden.header.page_size),
-            "{name}"
-        );
+        assert_eq!(Some(index.header.pages), expected.commits.last().copied(), "{name}");
+        assert_eq!(index.header.page_size, Some(golden.header.page_size), "{name}");
         assert_eq!(index.header.salts, golden.header.salts, "{name}");
         assert_eq!(golden.header.order, ByteOrder::Little, "{name}");
-        assert_eq!(
-            golden.header.encode(),
-            golden.wal[..WalHeader::LEN],
-            "{name}"
-        );
+        assert_eq!(golden.header.encode(), golden.wal[..WalHeader::LEN], "{name}");
         assert!(index.backfilled <= index.header.max_frame, "{name}");
     }
 }
@@ -221,18 +191,9 @@ fn the_scan_finds_every_commit_and_the_pages_that_sqlite_wrote_back() {
         for (page, frame) in last.range(..=golden.index.header.pages) {
             let (_, image) = golden.frames_from(*frame).next().unwrap();
             let crc = crc32fast::hash(image);
-            assert_eq!(
-                Some(&crc),
-                golden.expected.pages.get(page),
-                "{} {page}",
-                golden.name
-            );
+            assert_eq!(Some(&crc), golden.expected.pages.get(page), "{} {page}", golden.name);
         }
-        assert!(
-            last.contains_key(&2),
-            "{}: the table's page was written",
-            golden.name
-        );
+        assert!(last.contains_key(&2), "{}: the table's page was written", golden.name);
     }
 }
 
@@ -244,12 +205,7 @@ fn a_scan_from_any_commit_finds_the_rest() {
             let bytes = &golden.wal[golden.offset(commit.frame + 1)..];
             let index = &golden.index.header;
             let (rest, end) = scan_from(golden.header, bytes, index, commit.frame, commit.checksum);
-            assert_eq!(
-                (&rest[..], end),
-                (&commits[at + 1..], ScanEnd::Clean),
-                "{}",
-                golden.name
-            );
+            assert_eq!((&rest[..], end), (&commits[at + 1..], ScanEnd::Clean), "{}", golden.name);
         }
     }
 }
@@ -274,19 +230,12 @@ fn a_restarted_wal_left_frames_that_its_salts_reveal() {
         let behind: Vec<_> = golden.frames_from(golden.expected.max_frame + 1).collect();
         assert!(!behind.is_empty(), "{}", golden.name);
         assert!(
-            behind
-                .iter()
-                .all(|(frame, _)| frame.salts != golden.header.salts),
+            behind.iter().all(|(frame, _)| frame.salts != golden.header.salts),
             "{}",
             golden.name
         );
-        let index = IndexHeader {
-            max_frame: golden.expected.max_frame + 1,
-            ..golden.index.header
-        };
-        let end = ScanEnd::SaltChanged {
-            frame: index.max_frame,
-        };
+        let index = IndexHeader { max_frame: golden.expected.max_frame + 1, ..golden.index.header };
+        let end = ScanEnd::SaltChanged { frame: index.max_frame };
         assert_eq!(scan(&golden.wal, &index).1, end, "{}", golden.name);
     }
 }
@@ -300,16 +249,8 @@ fn a_shrinking_transaction_keeps_no_page_that_it_cut_off() {
         };
         assert!(last.pages < before.pages, "{}", golden.name);
         let mut frames = golden.frames_from(before.frame + 1);
-        assert!(
-            frames.any(|(frame, _)| frame.page > last.pages),
-            "{}",
-            golden.name
-        );
-        assert!(
-            last.images.iter().all(|i| i.page.get() <= last.pages),
-            "{}",
-            golden.name
-        );
+        assert!(frames.any(|(frame, _)| frame.page > last.pages), "{}", golden.name);
+        assert!(last.images.iter().all(|i| i.page.get() <= last.pages), "{}", golden.name);
     }
 }
 
@@ -320,9 +261,7 @@ fn damaged_positions(golden: &Golden) -> impl Iterator<Item = usize> + use<> {
     let frame_len = golden.frame_len();
     let all = frame_len < 1024;
     (0..end).filter(move |at| {
-        let in_frame = at
-            .checked_sub(WalHeader::LEN)
-            .map_or(0, |at| at % frame_len);
+        let in_frame = at.checked_sub(WalHeader::LEN).map_or(0, |at| at % frame_len);
         all || in_frame < FrameHeader::LEN || in_frame % 509 == 0 || in_frame == frame_len - 1
     })
 }
@@ -333,9 +272,7 @@ fn every_flipped_byte_is_noticed_before_its_transaction() {
         let (whole, _) = golden.scan();
         for at in damaged_positions(&golden) {
             golden.wal[at] ^= 0x41;
-            let frame = at
-                .checked_sub(WalHeader::LEN)
-                .map(|at| at / golden.frame_len());
+            let frame = at.checked_sub(WalHeader::LEN).map(|at| at / golden.frame_len());
             match (scan_file(&golden.wal, &golden.index.header), frame) {
                 (None, None) => {}
                 (Some((commits, end)), Some(frame)) => {
@@ -355,15 +292,11 @@ fn every_truncation_is_torn_at_its_frame() {
     for golden in golden("") {
         let (whole, _) = golden.scan();
         for cut in damaged_positions(&golden) {
-            let frame = cut
-                .checked_sub(WalHeader::LEN)
-                .map(|cut| cut / golden.frame_len());
+            let frame = cut.checked_sub(WalHeader::LEN).map(|cut| cut / golden.frame_len());
             match (scan_file(&golden.wal[..cut], &golden.index.header), frame) {
                 (None, None) => {}
                 (Some((commits, end)), Some(frame)) => {
-                    let torn = ScanEnd::Torn {
-                        frame: u32::try_from(frame).unwrap() + 1,
-                    };
+                    let torn = ScanEnd::Torn { frame: u32::try_from(frame).unwrap() + 1 };
                     assert_eq!(end, torn, "{} cut at {cut}", golden.name);
                     let before = whole.iter().filter(|c| c.frame as usize <= frame);
                     assert!(commits.iter().eq(before), "{} cut at {cut}", golden.name);
@@ -383,11 +316,7 @@ fn a_big_endian_wal_holds_the_same_transactions() {
         assert_eq!(end, ScanEnd::Clean, "{}", big.name);
         assert_ne!(big.header.checksum, little.header.checksum, "{}", big.name);
         let facts = |c: &Transaction| (c.pages, c.frame, c.images.clone());
-        assert!(
-            commits.iter().map(facts).eq(expected.iter().map(facts)),
-            "{}",
-            big.name
-        );
+        assert!(commits.iter().map(facts).eq(expected.iter().map(facts)), "{}", big.name);
         assert_eq!(WalHeader::decode(&big.wal), Ok(big.header), "{}", big.name);
     }
 }

@@ -13,13 +13,7 @@ use genesis_wal::time::Micros;
 use proptest::prelude::*;
 
 fn stamp() -> Stamp {
-    Stamp {
-        generation: Generation {
-            epoch: Epoch(1),
-            random: 2,
-        },
-        epoch: Epoch(3),
-    }
+    Stamp { generation: Generation { epoch: Epoch(1), random: 2 }, epoch: Epoch(3) }
 }
 
 fn number(page: u32) -> PageNumber {
@@ -44,9 +38,8 @@ fn transaction(txid: u64, pages: u32, records: usize) -> TransactionHeader {
 fn image(size: PageSize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let noise = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state.to_be_bytes()[0]
     };
     if seed.is_multiple_of(2) {
@@ -99,19 +92,12 @@ fn decode(size: PageSize, bytes: &[u8]) -> Result<History, String> {
             }
         }
     }
-    if open {
-        Err("the last transaction is not complete".to_owned())
-    } else {
-        Ok(history)
-    }
+    if open { Err("the last transaction is not complete".to_owned()) } else { Ok(history) }
 }
 
 fn small_history(size: PageSize) -> History {
     vec![
-        (
-            transaction(5, 9, 2),
-            vec![(1, image(size, 4)), (9, image(size, 5))],
-        ),
+        (transaction(5, 9, 2), vec![(1, image(size, 4)), (9, image(size, 5))]),
         (transaction(6, 9, 1), vec![(3, image(size, 7))]),
     ]
 }
@@ -134,10 +120,7 @@ fn the_part_header_sums_its_transactions_up() {
     let bytes = encode(size, &small_history(size), usize::MAX);
     let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
     assert_eq!((part.header.first, part.header.last), (Txid(5), Txid(6)));
-    assert_eq!(
-        (part.header.before, part.header.after),
-        (StateHash(1), StateHash(42))
-    );
+    assert_eq!((part.header.before, part.header.after), (StateHash(1), StateHash(42)));
     assert_eq!(part.header.stamp, stamp());
 }
 
@@ -155,11 +138,7 @@ fn every_flipped_byte_of_a_payload_behind_a_valid_envelope_is_an_error_or_anothe
         if let Ok(decoded) = decode(size, &bytes) {
             assert_ne!(decoded, history, "byte {at}");
             let pages = |h: &History| h.iter().map(|(_, p)| p.clone()).collect::<Vec<_>>();
-            assert_eq!(
-                pages(&decoded),
-                pages(&history),
-                "byte {at} yields a wrong page"
-            );
+            assert_eq!(pages(&decoded), pages(&history), "byte {at} yields a wrong page");
         }
     }
     for cut in 0..part.payload.len() {
@@ -180,14 +159,8 @@ fn absurd_counts_are_refused_before_they_are_allocated() {
     let mut payload = part.payload.to_vec();
     payload[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
     payload[44..48].copy_from_slice(&u32::MAX.to_le_bytes());
-    let part = Part {
-        payload: &payload,
-        ..part
-    };
-    assert_eq!(
-        fragments(&part).next(),
-        Some(Err(SegmentError::BadCount(Txid(5))))
-    );
+    let part = Part { payload: &payload, ..part };
+    assert_eq!(fragments(&part).next(), Some(Err(SegmentError::BadCount(Txid(5)))));
 }
 
 #[test]
@@ -196,27 +169,18 @@ fn the_encoder_refuses_what_no_decoder_takes() {
     let page = image(size, 2);
     let hash = PageHash(0);
     let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
-    assert_eq!(
-        encoder.page(number(1), hash, &page),
-        Err(EncodeError::NotOpen)
-    );
+    assert_eq!(encoder.page(number(1), hash, &page), Err(EncodeError::NotOpen));
     encoder.begin(transaction(5, 9, 2), None).unwrap();
     encoder.page(number(3), hash, &page).unwrap();
     let bad = |n| Err(EncodeError::BadPage(number(n)));
     assert_eq!(encoder.page(number(3), hash, &page), bad(3));
     assert_eq!(encoder.page(number(10), hash, &page), bad(10));
     assert_eq!(encoder.page(number(4), hash, &page[1..]), bad(4));
-    let incomplete = Err(EncodeError::Incomplete {
-        txid: Txid(5),
-        records: 1,
-    });
+    let incomplete = Err(EncodeError::Incomplete { txid: Txid(5), records: 1 });
     assert_eq!(encoder.begin(transaction(6, 9, 0), None), incomplete);
     assert_eq!(encoder.finish(&mut Vec::new()), incomplete);
     encoder.page(number(4), hash, &page).unwrap();
-    let gap = Err(EncodeError::OutOfSequence {
-        before: Txid(5),
-        found: Txid(7),
-    });
+    let gap = Err(EncodeError::OutOfSequence { before: Txid(5), found: Txid(7) });
     assert_eq!(encoder.begin(transaction(7, 9, 0), None), gap);
 }
 
@@ -225,31 +189,18 @@ fn the_lock_page_is_refused_by_both_sides() {
     let size = PageSize::new(65_536).unwrap();
     let lock = size.lock_page();
     let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
-    encoder
-        .begin(transaction(5, lock.get() + 1, 1), None)
-        .unwrap();
+    encoder.begin(transaction(5, lock.get() + 1, 1), None).unwrap();
     let page = image(size, 2);
-    assert_eq!(
-        encoder.page(lock, PageHash(0), &page),
-        Err(EncodeError::BadPage(lock))
-    );
+    assert_eq!(encoder.page(lock, PageHash(0), &page), Err(EncodeError::BadPage(lock)));
 
-    encoder
-        .page(number(lock.get() + 1), PageHash(0), &page)
-        .unwrap();
+    encoder.page(number(lock.get() + 1), PageHash(0), &page).unwrap();
     let mut good = Vec::new();
     encoder.finish(&mut good).unwrap();
     let part = Part::decode(&mut Reader::new(&good)).unwrap();
     let mut payload = part.payload.to_vec();
     payload[56..60].copy_from_slice(&lock.get().to_le_bytes());
-    let part = Part {
-        payload: &payload,
-        ..part
-    };
-    assert_eq!(
-        fragments(&part).next(),
-        Some(Err(SegmentError::BadPage(lock.get())))
-    );
+    let part = Part { payload: &payload, ..part };
+    assert_eq!(fragments(&part).next(), Some(Err(SegmentError::BadPage(lock.get()))));
 }
 
 proptest! {

@@ -58,10 +58,7 @@ impl Applier {
     /// Lets another number of bytes wait than [`BATCH_BYTES`].
     #[must_use]
     pub fn with_batch_bytes(self, batch_bytes: usize) -> Self {
-        Self {
-            batch_bytes,
-            ..self
-        }
+        Self { batch_bytes, ..self }
     }
 
     /// The last transaction that is complete.
@@ -83,18 +80,10 @@ impl Applier {
         if self.broken {
             return Err(ApplyError::Broken);
         }
-        let taken = if self.reached {
-            Ok(())
-        } else {
-            self.take_part(part, sink)
-        };
+        let taken = if self.reached { Ok(()) } else { self.take_part(part, sink) };
         self.broken = taken.is_err();
         taken?;
-        if self.reached {
-            Ok(Flow::Reached)
-        } else {
-            Ok(Flow::Continue)
-        }
+        if self.reached { Ok(Flow::Reached) } else { Ok(Flow::Continue) }
     }
 
     /// Writes what waits, and gives the file its length.
@@ -260,9 +249,5 @@ fn check_chain<E: Error>(
     said: StateHash,
     known: StateHash,
 ) -> Result<(), ApplyError<E>> {
-    if said == known {
-        Ok(())
-    } else {
-        Err(ApplyError::BrokenChain { txid, said, known })
-    }
+    if said == known { Ok(()) } else { Err(ApplyError::BrokenChain { txid, said, known }) }
 }

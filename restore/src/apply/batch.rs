@@ -40,10 +40,7 @@ impl Batch {
 
     /// Adds an image, in the place of an earlier one of its page.
     pub(super) fn insert(&mut self, record: &PageRecord<'_>) {
-        let image = Image {
-            record: record.over(&[]),
-            stored: record.stored().into(),
-        };
+        let image = Image { record: record.over(&[]), stored: record.stored().into() };
         self.bytes += image.bytes();
         if let Some(earlier) = self.images.insert(record.number, image) {
             self.bytes -= earlier.bytes();

@@ -71,11 +71,7 @@ impl Open {
 
     /// Checks that every page came that the database grew by.
     pub(super) fn end<E: Error>(&self) -> Result<(), ApplyError<E>> {
-        if self.next_new > u64::from(self.header.pages) {
-            Ok(())
-        } else {
-            Err(self.missing_page())
-        }
+        if self.next_new > u64::from(self.header.pages) { Ok(()) } else { Err(self.missing_page()) }
     }
 
     pub(super) fn incomplete<E: Error>(&self) -> ApplyError<E> {
@@ -86,10 +82,7 @@ impl Open {
     }
 
     fn missing_page<E: Error>(&self) -> ApplyError<E> {
-        ApplyError::MissingPage {
-            txid: self.header.txid,
-            page: self.next_new,
-        }
+        ApplyError::MissingPage { txid: self.header.txid, page: self.next_new }
     }
 
     /// Goes on to the next page that no one may leave out: the lock page is never there.

@@ -7,7 +7,6 @@ use genesis_wal::id::Generation;
 use thiserror::Error;
 
 use crate::target::Target;
-use crate::utc::Utc;
 
 /// Why no plan leads to the target.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -80,8 +79,8 @@ impl fmt::Display for Windows<'_> {
                 "{separator}transactions {} to {} ({} to {})",
                 window.first.0,
                 window.last.0,
-                Utc(window.from.micros()),
-                Utc(window.to.micros())
+                window.from.micros(),
+                window.to.micros()
             )?;
         }
         Ok(())

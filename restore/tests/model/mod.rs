@@ -19,13 +19,7 @@ pub fn page_size() -> PageSize {
 }
 
 pub fn stamp() -> Stamp {
-    Stamp {
-        generation: Generation {
-            epoch: Epoch(1),
-            random: 2,
-        },
-        epoch: Epoch(3),
-    }
+    Stamp { generation: Generation { epoch: Epoch(1), random: 2 }, epoch: Epoch(3) }
 }
 
 pub fn number(page: u32) -> PageNumber {
@@ -46,9 +40,7 @@ pub fn image(seed: u32) -> Vec<u8> {
 
 pub fn state_of(file: &[u8]) -> StateHash {
     let pages = (1..).zip(file.chunks(PAGE));
-    pages.fold(StateHash::default(), |sum, (n, page)| {
-        sum.with(PageHash::of(number(n), page))
-    })
+    pages.fold(StateHash::default(), |sum, (n, page)| sum.with(PageHash::of(number(n), page)))
 }
 
 /// A transaction as the test wants it: pages afterwards, the pages to change, seconds to pass.
@@ -75,10 +67,7 @@ pub struct History {
 impl History {
     pub fn new(pages: u32, changes: &[Change]) -> Self {
         let base: Vec<u8> = (1..=pages).flat_map(image).collect();
-        let mut history = Self {
-            transactions: Vec::new(),
-            files: vec![base],
-        };
+        let mut history = Self { transactions: Vec::new(), files: vec![base] };
         let mut clock = 1_000;
         for (txid, change) in (FIRST + 1..).zip(changes) {
             clock += change.time;
@@ -93,10 +82,8 @@ impl History {
         let changed = change.changed.iter().map(|page| page % change.pages + 1);
         let grown = before + 1..=change.pages;
         let seed = |page: u32| page * 31 + u32::try_from(txid).unwrap() * 7;
-        let images: BTreeMap<u32, Vec<u8>> = changed
-            .chain(grown)
-            .map(|page| (page, image(seed(page))))
-            .collect();
+        let images: BTreeMap<u32, Vec<u8>> =
+            changed.chain(grown).map(|page| (page, image(seed(page)))).collect();
         file.resize(change.pages as usize * PAGE, 0);
         for (page, image) in &images {
             let start = (*page as usize - 1) * PAGE;
@@ -182,8 +169,7 @@ impl PageSink for Sink {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Infallible> {
         let start = usize::try_from(offset).unwrap();
         self.writes.push((offset, bytes.len()));
-        self.bytes
-            .resize(self.bytes.len().max(start + bytes.len()), 0);
+        self.bytes.resize(self.bytes.len().max(start + bytes.len()), 0);
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }

@@ -74,8 +74,7 @@ impl Line {
 
     /// Brings what was listed in order.
     pub(super) fn sort(&mut self) {
-        self.manifests
-            .sort_by_key(|m| (m.name.txid, m.name.epoch, m.name.time));
+        self.manifests.sort_by_key(|m| (m.name.txid, m.name.epoch, m.name.time));
         self.packs.sort_by_key(|p| p.name);
         self.segments.sort_by_key(|s| (s.name.first, s.name));
         let mut best: Option<Listed<SegmentName>> = None;
@@ -122,11 +121,7 @@ impl Line {
     /// level, then of the highest epoch.
     #[must_use]
     pub fn chain(&self, from: Txid) -> Chain {
-        let mut chain = Chain {
-            segments: Vec::new(),
-            reached: from,
-            gap: None,
-        };
+        let mut chain = Chain { segments: Vec::new(), reached: from, gap: None };
         while let Some(next) = chain.reached.next() {
             let behind = self.segments.partition_point(|s| s.name.first <= next);
             let best = behind.checked_sub(1).and_then(|at| self.best.get(at));

@@ -92,10 +92,7 @@ impl Head {
     /// The manifest before its packs and blocks have come. `bytes` is the length of all of it: no
     /// more is allocated than can be in it.
     fn manifest(&self, header: &PartHeader, bytes: usize) -> Result<Manifest, ManifestError> {
-        let layout = BlockLayout {
-            page_size: header.page_size,
-            pages: self.pages,
-        };
+        let layout = BlockLayout { page_size: header.page_size, pages: self.pages };
         if self.blocks != layout.blocks() as usize
             || self.blocks > bytes / BLOCK_ENTRY_LEN
             || self.packs > bytes / PACK_LEN
@@ -154,10 +151,7 @@ impl Head {
 }
 
 fn decode_generation(reader: &mut Reader<'_>) -> Result<Generation, ReadError> {
-    Ok(Generation {
-        epoch: Epoch(reader.u32()?),
-        random: reader.u64()?,
-    })
+    Ok(Generation { epoch: Epoch(reader.u32()?), random: reader.u64()? })
 }
 
 fn decode_pack(reader: &mut Reader<'_>) -> Result<PackRef, ReadError> {
@@ -167,10 +161,7 @@ fn decode_pack(reader: &mut Reader<'_>) -> Result<PackRef, ReadError> {
         attempt: reader.u32()?,
         part: reader.u32()?,
     };
-    Ok(PackRef {
-        name,
-        size: reader.u64()?,
-    })
+    Ok(PackRef { name, size: reader.u64()? })
 }
 
 fn decode_block(

@@ -22,12 +22,7 @@ impl Manifest {
         self.check()?;
         let packs = u32::try_from(self.packs.len());
         let packs = packs.map_err(|_too_many| ManifestError::BadCount)?;
-        let mut parts = Parts {
-            header: self.header(),
-            limit,
-            payload: Vec::new(),
-            out,
-        };
+        let mut parts = Parts { header: self.header(), limit, payload: Vec::new(), out };
         self.append_head(packs, &mut parts.payload);
         for pack in &self.packs {
             parts.make_room(PACK_LEN)?;
@@ -40,18 +35,8 @@ impl Manifest {
     }
 
     fn append_head(&self, packs: u32, out: &mut Vec<u8>) {
-        let no_parent = (
-            Generation {
-                epoch: Epoch(0),
-                random: 0,
-            },
-            Txid(0),
-        );
-        let flags = if self.parent.is_some() {
-            FLAG_PARENT
-        } else {
-            0
-        };
+        let no_parent = (Generation { epoch: Epoch(0), random: 0 }, Txid(0));
+        let flags = if self.parent.is_some() { FLAG_PARENT } else { 0 };
         let (generation, txid) = self.parent.unwrap_or(no_parent);
         out.extend_from_slice(&[VERSION, flags, 0, 0]);
         out.extend_from_slice(&self.layout.pages.to_le_bytes());
@@ -100,8 +85,7 @@ impl Parts<'_> {
             for number in [first.entry.block, count, first.pack] {
                 self.payload.extend_from_slice(&number.to_le_bytes());
             }
-            self.payload
-                .extend_from_slice(&first.entry.offset.to_le_bytes());
+            self.payload.extend_from_slice(&first.entry.offset.to_le_bytes());
             for block in here {
                 append_block(block, &mut self.payload);
             }

@@ -126,15 +126,7 @@ pub fn pack_block(layout: BlockLayout, block: u32, raw: &[u8]) -> Result<PackedB
     } else {
         (BlockEncoding::Raw, raw.into_owned())
     };
-    Ok(PackedBlock {
-        block,
-        layout,
-        encoding,
-        crc: crc32fast::hash(&stored),
-        sum,
-        hashes,
-        stored,
-    })
+    Ok(PackedBlock { block, layout, encoding, crc: crc32fast::hash(&stored), sum, hashes, stored })
 }
 
 /// Unpacks a block from its stored bytes into `out`, which holds it and nothing else then, and
@@ -180,9 +172,7 @@ fn unpack(
         }
     }
     if let Some(place) = layout.lock_page_in(entry.block)
-        && out
-            .get(place)
-            .is_none_or(|page| page.iter().any(|&byte| byte != 0))
+        && out.get(place).is_none_or(|page| page.iter().any(|&byte| byte != 0))
     {
         return Err(bad);
     }
@@ -195,13 +185,5 @@ fn unpack(
 
 fn check_len(layout: BlockLayout, block: u32, raw: &[u8]) -> Result<(), PackError> {
     let (wanted, found) = (layout.bytes(block), raw.len());
-    if wanted == found {
-        Ok(())
-    } else {
-        Err(PackError::BadBlockLength {
-            block,
-            wanted,
-            found,
-        })
-    }
+    if wanted == found { Ok(()) } else { Err(PackError::BadBlockLength { block, wanted, found }) }
 }

@@ -31,10 +31,7 @@ impl PackFooter {
     /// # Errors
     /// [`PackError::BadLength`] when `tail` is shorter than [`Self::TAIL_LEN`].
     pub fn stored_len(tail: &[u8]) -> Result<usize, PackError> {
-        let truncated = ReadError::Truncated {
-            wanted: Self::TAIL_LEN,
-            left: tail.len(),
-        };
+        let truncated = ReadError::Truncated { wanted: Self::TAIL_LEN, left: tail.len() };
         let tail = tail.last_chunk::<{ Self::TAIL_LEN }>().ok_or(truncated)?;
         Ok(Reader::new(tail).u32()? as usize)
     }
@@ -51,10 +48,7 @@ impl PackFooter {
             return Err(PackError::WrongKind);
         }
         let mut reader = Reader::new(part.payload);
-        let layout = BlockLayout {
-            page_size: part.header.page_size,
-            pages: reader.u32()?,
-        };
+        let layout = BlockLayout { page_size: part.header.page_size, pages: reader.u32()? };
         let mut entries = decode_directory(&mut reader, layout)?;
         let hashes = decode_hashes(&mut reader, layout, &mut entries)?;
         if reader.u32()? as usize != bytes.len() {
@@ -65,12 +59,7 @@ impl PackFooter {
         if total != part.header.after || part.header.before != StateHash::default() {
             return Err(PackError::BadTotal);
         }
-        Ok(Self {
-            header: part.header,
-            layout,
-            entries,
-            hashes,
-        })
+        Ok(Self { header: part.header, layout, entries, hashes })
     }
 
     /// The blocks, ascending, each with the hashes of its pages (0 for the lock page).

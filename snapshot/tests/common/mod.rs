@@ -6,18 +6,9 @@ use genesis_wal::page::PageSize;
 use genesis_wal::part::Stamp;
 
 pub fn stamp() -> Stamp {
-    Stamp {
-        generation: Generation {
-            epoch: Epoch(1),
-            random: 2,
-        },
-        epoch: Epoch(3),
-    }
+    Stamp { generation: Generation { epoch: Epoch(1), random: 2 }, epoch: Epoch(3) }
 }
 
 pub fn layout(log2: u8, pages: u32) -> BlockLayout {
-    BlockLayout {
-        page_size: PageSize::from_log2(log2).unwrap(),
-        pages,
-    }
+    BlockLayout { page_size: PageSize::from_log2(log2).unwrap(), pages }
 }

@@ -101,12 +101,7 @@ impl<'a> PageRecord<'a> {
     /// Other bytes are noticed by [`unpack`](Self::unpack).
     #[must_use]
     pub fn over<'b>(&self, stored: &'b [u8]) -> PageRecord<'b> {
-        PageRecord {
-            number: self.number,
-            hash: self.hash,
-            encoding: self.encoding,
-            stored,
-        }
+        PageRecord { number: self.number, hash: self.hash, encoding: self.encoding, stored }
     }
 
     /// Unpacks the page into `out`, which is a page long, and proves its hash.
@@ -183,9 +178,7 @@ impl<'a> Decoder<'a> {
         if !in_sequence || (continues && txid != self.first) {
             return Err(SegmentError::OutOfSequence(txid));
         }
-        let end = first_record
-            .checked_add(count)
-            .filter(|&end| end <= header.records);
+        let end = first_record.checked_add(count).filter(|&end| end <= header.records);
         let end = end.ok_or(SegmentError::BadCount(txid))?;
         if (self.rest.rest().len() / RECORD_LEN) < count as usize {
             return Err(SegmentError::BadCount(txid));
@@ -193,11 +186,7 @@ impl<'a> Decoder<'a> {
         let pages = self.decode_pages(&header, count)?;
         self.open = end < header.records;
         self.expected = txid.next();
-        Ok(Some(Fragment {
-            header,
-            first_record,
-            pages,
-        }))
+        Ok(Some(Fragment { header, first_record, pages }))
     }
 
     fn decode_pages(
@@ -208,9 +197,7 @@ impl<'a> Decoder<'a> {
         let mut pages: Vec<PageRecord<'a>> = Vec::with_capacity(count as usize);
         for _ in 0..count {
             let record = decode_record(&mut self.rest, self.page_size)?;
-            let fits = pages
-                .last()
-                .is_none_or(|before| before.number < record.number)
+            let fits = pages.last().is_none_or(|before| before.number < record.number)
                 && record.number.get() <= header.pages
                 && record.number != self.page_size.lock_page();
             if !fits {
@@ -238,17 +225,8 @@ fn decode_header(reader: &mut Reader<'_>) -> Result<(TransactionHeader, u32, u32
     let (first_record, count) = (reader.u32()?, reader.u32()?);
     let state = StateHash(reader.u64()?);
     let late = flags & FLAG_LATE != 0;
-    let header = TransactionHeader {
-        txid,
-        kind,
-        late,
-        commits,
-        time,
-        since,
-        pages,
-        records,
-        state,
-    };
+    let header =
+        TransactionHeader { txid, kind, late, commits, time, since, pages, records, state };
     Ok((header, first_record, count))
 }
 
@@ -267,10 +245,5 @@ fn decode_record<'a>(
         return Err(SegmentError::BadImage(number));
     }
     let hash = PageHash(reader.u64()?);
-    Ok(PageRecord {
-        number,
-        hash,
-        encoding,
-        stored: reader.take(stored_len)?,
-    })
+    Ok(PageRecord { number, hash, encoding, stored: reader.take(stored_len)? })
 }

@@ -77,14 +77,7 @@ impl SegmentEncoder {
     /// An encoder for what follows the state `before`.
     #[must_use]
     pub fn new(page_size: PageSize, stamp: Stamp, before: StateHash) -> Self {
-        Self {
-            page_size,
-            stamp,
-            last: None,
-            part: None,
-            before,
-            scratch: Vec::new(),
-        }
+        Self { page_size, stamp, last: None, part: None, before, scratch: Vec::new() }
     }
 
     /// Bytes that wait for the next [`cut`](Self::cut).
@@ -116,13 +109,7 @@ impl SegmentEncoder {
             }
         }
         let before = self.last.map_or(self.before, |last| last.header.state);
-        let current = Current {
-            header,
-            before,
-            position,
-            written: 0,
-            last_page: None,
-        };
+        let current = Current { header, before, position, written: 0, last_page: None };
         self.last = Some(current);
         self.open_fragment(&current);
         Ok(())
@@ -216,10 +203,7 @@ impl Current {
     fn ended(&self) -> Result<(), EncodeError> {
         match self.header.records - self.written {
             0 => Ok(()),
-            records => Err(EncodeError::Incomplete {
-                txid: self.header.txid,
-                records,
-            }),
+            records => Err(EncodeError::Incomplete { txid: self.header.txid, records }),
         }
     }
 }
@@ -257,9 +241,7 @@ fn append_record(
 ) {
     scratch.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
     let packed = lz4_flex::block::compress_into(image, scratch).ok();
-    let packed = packed
-        .filter(|&n| n < image.len())
-        .and_then(|n| scratch.get(..n));
+    let packed = packed.filter(|&n| n < image.len()).and_then(|n| scratch.get(..n));
     let (encoding, stored) = packed.map_or((ENCODING_RAW, image), |packed| (ENCODING_LZ4, packed));
     let less_one = u16::try_from(stored.len().saturating_sub(1)).unwrap_or(u16::MAX);
     out.reserve(RECORD_LEN + stored.len());
