@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::args::ReplicateArgs;
 use super::exit::{Code, Failure};
-use crate::replicate::{Options, Session, Stage};
+use crate::replicate::{Options, Session};
 use crate::shutdown::Shutdown;
 use crate::store::retry::Persistence;
 
@@ -21,7 +21,7 @@ pub async fn run(args: ReplicateArgs) -> Result<Code, Failure> {
     Ok(Code::DONE)
 }
 
-/// Starts to follow, and says so.
+/// Starts to follow.
 pub async fn start(args: &ReplicateArgs, persistence: Persistence) -> Result<Session, Failure> {
     let options = Options {
         database: args.db.clone(),
@@ -31,11 +31,7 @@ pub async fn start(args: &ReplicateArgs, persistence: Persistence) -> Result<Ses
         state_folder: args.state_dir.clone(),
         persistence,
     };
-    let session = Session::start(options).await?;
-    if session.stage() == Stage::Followed {
-        tracing::info!(database = %args.db.display(), "followed: what is committed now is kept");
-    }
-    Ok(session)
+    Ok(Session::start(options).await?)
 }
 
 /// Ships everything committed, within a limit, or until told a second time.

@@ -115,6 +115,7 @@ impl Follower {
         };
         let watcher = self.waker.watch(&source.wal_path());
         self.stage.send_replace(Stage::Followed);
+        tracing::info!(database = %self.path.display(), "followed: what is committed now is kept");
         let origin = self.origin.recv().map_err(|_ended| FollowError::NoReplica)?;
         let epoch = origin.epoch;
         let mut established = self.establish(&source, &held, origin)?;
