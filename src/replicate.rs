@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `cursor`, `engine`, `table` | the decisions, as values without I/O |
+//! | `cursor`, `engine`, `ratchet`, `table` | the decisions, as values without I/O |
 //! | `scan`, `record`, `capture`, `establish` | the steps: read, record, snapshot, begin |
 //! | `follow` | the driver: one thread a database |
 //! | `spool`, `ship` | what waits for upload, and the upload |
@@ -14,6 +14,7 @@ mod engine;
 mod establish;
 mod follow;
 mod origin;
+mod ratchet;
 mod record;
 mod scan;
 mod session;

@@ -5,6 +5,7 @@
 //! behind the last connection. The `-wal` carries no locks and may be opened freely.
 
 mod frames;
+mod locks;
 mod source;
 mod state;
 

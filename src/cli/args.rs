@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use genesis_wal::id::Generation;
 use genesis_wal::time::Micros;
@@ -91,6 +92,11 @@ pub struct ReplicateArgs {
     /// How long a committed transaction may wait for upload; at most 5m. [default: 50ms]
     #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
     pub sync_interval: Option<Duration>,
+
+    /// Above this size of the WAL, the application's writers are held for a moment to empty it; 0
+    /// never holds them.
+    #[arg(long, value_name = "SIZE", default_value = "16MB")]
+    pub wal_limit: ByteSize,
 
     /// Switch the database to WAL mode if it is not in it.
     #[arg(long)]

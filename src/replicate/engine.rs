@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::ratchet::Procedure;
+
 /// A segment is sealed early with this many bytes waiting.
 const SEAL_BYTES: u64 = 16 << 20;
 
@@ -25,8 +27,25 @@ const QUIET_POLL: Duration = Duration::from_secs(1);
 /// Silence after which the slower poll is enough.
 const QUIET_AFTER: Duration = Duration::from_secs(30);
 
+/// So many frames to backfill are worth a checkpoint.
+const DRAIN_FRAMES: u32 = 1000;
+
+/// Silence after which whatever there is to backfill is checkpointed.
+const DRAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// The pause before a lock that could not be parked is moved again in silence: at first, and at most.
+const FIRST_MOVE_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_MOVE_PAUSE: Duration = Duration::from_secs(10);
+
+/// A checkpointer that waits in vain is answered no more often than this.
+const RESPOND_PAUSE: Duration = Duration::from_millis(50);
+
+/// The poll while a checkpointer might come to wait for us.
+const UNPARKED_POLL: Duration = Duration::from_millis(10);
+
 /// What the driver sees at one moment.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one independent observation")]
 pub struct Seen {
     /// The moment, on a clock that never goes back.
     pub now: Duration,
@@ -38,6 +57,16 @@ pub struct Seen {
     pub waiting: u64,
     /// Everything is to be finished.
     pub stopping: bool,
+    /// The last committed frame of the WAL.
+    pub max_frame: u32,
+    /// Frames of it that are in the database.
+    pub backfilled: u32,
+    /// Bytes in the WAL up to the last committed frame.
+    pub wal_bytes: u64,
+    /// The lock is where the next writer restarts the WAL.
+    pub parked: bool,
+    /// Another process holds the checkpoint and the write lock.
+    pub waited_for: bool,
 }
 
 /// What the driver is to do.
@@ -51,6 +80,8 @@ pub enum Action {
     Wait(Duration),
     /// Wait for so long, whatever is written.
     Sleep(Duration),
+    /// Move the lock that keeps the WAL.
+    Move(Procedure),
     /// Everything is recorded and sealed: end.
     Finish,
 }
@@ -64,6 +95,15 @@ pub struct Engine {
     /// The last two reads came close together.
     busy: bool,
     recheck: Option<Recheck>,
+    /// With so many bytes in the WAL the write lock may be taken to empty it.
+    wal_limit: Option<u64>,
+    last_move: Duration,
+    move_pause: Duration,
+    /// No drain for the sake of many frames before the WAL has grown to this one.
+    drain_at: u32,
+    /// A checkpointer that seems to wait for us: since when, and at which last frame.
+    waiting: Option<(Duration, u32)>,
+    last_response: Option<Duration>,
 }
 
 /// An event whose commit has not been seen yet.
@@ -74,16 +114,41 @@ struct Recheck {
 }
 
 impl Engine {
-    /// An engine that seals what waits at most every `sync_interval`.
+    /// An engine that seals what waits at most every `sync_interval`, and empties a WAL of more than
+    /// `wal_limit` bytes under the write lock.
     #[must_use]
-    pub fn new(sync_interval: Duration) -> Self {
-        let (last_seal, last_read) = (None, Duration::ZERO);
-        Self { sync_interval, last_seal, last_read, busy: false, recheck: None }
+    pub fn new(sync_interval: Duration, wal_limit: Option<u64>) -> Self {
+        Self {
+            sync_interval,
+            last_seal: None,
+            last_read: Duration::ZERO,
+            busy: false,
+            recheck: None,
+            wal_limit,
+            last_move: Duration::ZERO,
+            move_pause: FIRST_MOVE_PAUSE,
+            drain_at: 0,
+            waiting: None,
+            last_response: None,
+        }
+    }
+
+    /// Learns how a move of the lock ended.
+    pub fn moved(&mut self, now: Duration, parked: bool, max_frame: u32) {
+        self.last_move = now;
+        self.drain_at = if parked { 0 } else { max_frame.saturating_add(DRAIN_FRAMES) };
+        self.move_pause =
+            if parked { FIRST_MOVE_PAUSE } else { (self.move_pause * 2).min(LONGEST_MOVE_PAUSE) };
     }
 
     /// Decides what is next.
     pub fn next(&mut self, seen: &Seen) -> Action {
+        if let Some(since) = self.checkpointer_waits(seen) {
+            self.last_response = Some(seen.now);
+            return Action::Move(Procedure::Respond { since });
+        }
         if seen.unread {
+            self.move_pause = FIRST_MOVE_PAUSE;
             self.busy = seen.now.saturating_sub(self.last_read) <= BUSY_GAP;
             self.last_read = seen.now;
             self.recheck = None;
@@ -97,7 +162,46 @@ impl Engine {
         if seen.stopping {
             return Action::Finish;
         }
-        self.pause(seen, due.unwrap_or(Duration::MAX))
+        match self.move_due(seen) {
+            Some(procedure) => Action::Move(procedure),
+            None => self.pause(seen, due.unwrap_or(Duration::MAX)),
+        }
+    }
+
+    /// Since when a checkpointer has been waiting for us: seen in two looks with nothing committed
+    /// between, for a process that writes and checkpoints in two threads looks the same for a moment.
+    fn checkpointer_waits(&mut self, seen: &Seen) -> Option<Duration> {
+        if !seen.waited_for {
+            self.waiting = None;
+            return None;
+        }
+        match self.waiting {
+            Some((since, max_frame)) if max_frame == seen.max_frame => {
+                let again = self.last_response.map(|last| last + RESPOND_PAUSE);
+                let first_answers = seen.now.saturating_sub(since) < RESPOND_PAUSE;
+                (first_answers || again.is_none_or(|again| seen.now >= again)).then_some(since)
+            }
+            _ => {
+                self.waiting = Some((seen.now, seen.max_frame));
+                None
+            }
+        }
+    }
+
+    /// Which way the lock is to be moved now.
+    fn move_due(&self, seen: &Seen) -> Option<Procedure> {
+        let backlog = seen.max_frame.saturating_sub(seen.backfilled);
+        if backlog >= DRAIN_FRAMES && seen.max_frame >= self.drain_at {
+            let over = self.wal_limit.is_some_and(|limit| seen.wal_bytes >= limit);
+            return Some(if over { Procedure::Force } else { Procedure::Drain });
+        }
+        (!seen.parked && self.silent_move_due(seen) == Duration::ZERO).then_some(Procedure::Drain)
+    }
+
+    /// How long until the lock is moved because nothing is committed.
+    fn silent_move_due(&self, seen: &Seen) -> Duration {
+        let due = (self.last_read + DRAIN_AFTER).max(self.last_move + self.move_pause);
+        due.saturating_sub(seen.now)
     }
 
     /// How long until what waits is to be sealed; `None` when nothing waits.
@@ -113,7 +217,7 @@ impl Engine {
     fn pause(&mut self, seen: &Seen, due: Duration) -> Action {
         let silence = seen.now.saturating_sub(self.last_read);
         self.busy &= silence <= BUSY_GAP;
-        if self.busy {
+        if self.busy || seen.waited_for {
             return Action::Sleep(BUSY_POLL.min(due));
         }
         if seen.written {
@@ -128,7 +232,13 @@ impl Engine {
             }
             self.recheck = None;
         }
-        let poll = if silence >= QUIET_AFTER { QUIET_POLL } else { IDLE_POLL };
+        let poll = if !seen.parked {
+            UNPARKED_POLL.min(self.silent_move_due(seen))
+        } else if silence >= QUIET_AFTER {
+            QUIET_POLL
+        } else {
+            IDLE_POLL
+        };
         Action::Wait(poll.min(due))
     }
 }
@@ -140,12 +250,12 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(1);
 
     fn at(millis: u64) -> Seen {
-        Seen { now: Duration::from_millis(millis), ..Seen::default() }
+        Seen { now: Duration::from_millis(millis), parked: true, ..Seen::default() }
     }
 
     #[test]
     fn the_first_transaction_ships_at_once_and_the_next_when_the_interval_ends() {
-        let mut engine = Engine::new(INTERVAL);
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
         assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
         let waiting = Seen { waiting: 1, ..at(400) };
         assert_eq!(engine.next(&Seen { now: Duration::from_millis(1050), ..waiting }), {
@@ -157,14 +267,14 @@ mod tests {
 
     #[test]
     fn much_that_waits_ships_early() {
-        let mut engine = Engine::new(INTERVAL);
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
         assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
         assert_eq!(engine.next(&Seen { waiting: SEAL_BYTES, ..at(101) }), Action::Seal);
     }
 
     #[test]
     fn stopping_reads_seals_and_ends() {
-        let mut engine = Engine::new(INTERVAL);
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
         let stopping = Seen { stopping: true, ..at(100) };
         assert_eq!(engine.next(&Seen { unread: true, waiting: 1, ..stopping }), Action::Read);
         assert_eq!(engine.next(&Seen { waiting: 1, ..stopping }), Action::Seal);
@@ -173,11 +283,11 @@ mod tests {
 
     #[test]
     fn an_event_is_looked_after_until_its_commit_should_be_visible() {
-        let mut engine = Engine::new(INTERVAL);
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
         let mut now = Duration::from_secs(5);
         let mut pauses = Vec::new();
         let mut written = true;
-        while let Action::Sleep(pause) = engine.next(&Seen { now, written, ..Seen::default() }) {
+        while let Action::Sleep(pause) = engine.next(&Seen { now, written, ..at(0) }) {
             written = false;
             pauses.push(pause);
             now += pause;
@@ -190,12 +300,81 @@ mod tests {
 
     #[test]
     fn commits_close_together_are_polled_for_and_silence_ends_that() {
-        let mut engine = Engine::new(INTERVAL);
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
         assert_eq!(engine.next(&Seen { unread: true, ..at(1000) }), Action::Read);
         assert_eq!(engine.next(&at(1000)), Action::Wait(IDLE_POLL));
         assert_eq!(engine.next(&Seen { unread: true, ..at(1005) }), Action::Read);
         assert_eq!(engine.next(&at(1005)), Action::Sleep(BUSY_POLL));
         assert_eq!(engine.next(&at(1016)), Action::Wait(IDLE_POLL));
         assert_eq!(engine.next(&at(60_000)), Action::Wait(QUIET_POLL));
+    }
+    const LOADED: Seen = Seen {
+        now: Duration::from_secs(1),
+        unread: false,
+        written: false,
+        waiting: 0,
+        stopping: false,
+        max_frame: 1000,
+        backfilled: 0,
+        wal_bytes: 4 << 20,
+        parked: false,
+        waited_for: false,
+    };
+
+    #[test]
+    fn many_frames_are_drained_and_forced_only_over_the_limit() {
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+        engine.last_read = LOADED.now;
+        assert_eq!(engine.next(&LOADED), Action::Move(Procedure::Drain));
+        engine.moved(LOADED.now, false, 1000);
+        assert!(matches!(engine.next(&LOADED), Action::Wait(_)));
+        let grown = Seen { max_frame: 5000, backfilled: 900, wal_bytes: 20 << 20, ..LOADED };
+        assert_eq!(engine.next(&grown), Action::Move(Procedure::Force));
+        let mut never = Engine::new(INTERVAL, None);
+        never.last_read = LOADED.now;
+        assert_eq!(never.next(&grown), Action::Move(Procedure::Drain));
+    }
+
+    #[test]
+    fn silence_parks_the_lock_with_growing_pauses_while_that_fails() {
+        let mut engine = Engine::new(INTERVAL, None);
+        let (mut now, mut moves) = (Duration::from_secs(1), Vec::new());
+        while now < Duration::from_mins(1) {
+            let seen = Seen { now, max_frame: 3, ..LOADED };
+            match engine.next(&seen) {
+                Action::Move(procedure) => {
+                    assert_eq!(procedure, Procedure::Drain);
+                    moves.push(now);
+                    engine.moved(now, false, 3);
+                }
+                Action::Wait(pause) => now += pause.max(Duration::from_micros(1)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((8..20).contains(&moves.len()), "{moves:?}");
+        let parked = Seen { now, max_frame: 3, backfilled: 3, parked: true, ..LOADED };
+        assert!(matches!(engine.next(&parked), Action::Wait(_)));
+    }
+
+    #[test]
+    fn a_checkpointer_is_answered_in_the_second_look_without_a_commit_between() {
+        let mut engine = Engine::new(INTERVAL, None);
+        engine.last_read = LOADED.now;
+        let waits = |max_frame, millis| Seen {
+            waited_for: true,
+            max_frame,
+            now: LOADED.now + Duration::from_millis(millis),
+            parked: true,
+            ..LOADED
+        };
+        assert_eq!(engine.next(&waits(10, 0)), Action::Sleep(BUSY_POLL));
+        assert_eq!(engine.next(&waits(11, 1)), Action::Sleep(BUSY_POLL));
+        let since = LOADED.now + Duration::from_millis(1);
+        assert_eq!(engine.next(&waits(11, 2)), Action::Move(Procedure::Respond { since }));
+        // In vain, it is answered twenty times a second.
+        let answers = (100..1100)
+            .filter(|&millis| matches!(engine.next(&waits(11, millis)), Action::Move(_)))
+            .count();
+        assert!((15..=21).contains(&answers), "{answers}");
     }
 }

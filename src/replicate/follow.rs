@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use genesis_wal::frame::frame_offset;
 use genesis_wal::id::Txid;
-use genesis_wal::index::IndexHeader;
+use genesis_wal::index::{IndexHeader, WalIndex};
 use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{ScanEnd, Scanner};
 use thiserror::Error;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use super::cursor::{Cursor, Doubt, Next};
 use super::engine::{Action, Engine, Seen};
 use super::establish::{self, EstablishError, Established, Numbers, Origin};
+use super::ratchet::{Outcome, Procedure, Ratchet, Step};
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
 use super::ship::Shipment;
@@ -70,6 +72,8 @@ pub struct Follower {
     pub set_wal: bool,
     /// How long what was committed may wait for upload.
     pub sync_interval: Duration,
+    /// With so many bytes in the WAL the write lock may be taken to empty it.
+    pub wal_limit: Option<u64>,
     /// Where segments are sealed.
     pub spool: Spool,
     /// Says where recording begins, once the replica has been asked.
@@ -95,6 +99,7 @@ struct Tail {
     recorder: Recorder,
     cursor: Cursor,
     engine: Engine,
+    ratchet: Ratchet,
     /// What is read next may have been committed while nobody looked.
     absent_since: Option<genesis_wal::time::Micros>,
     /// The wal-index when everything had been read.
@@ -121,7 +126,7 @@ impl Follower {
         let mut established = self.establish(&source, &held, origin)?;
         let mut attempt = 0;
         loop {
-            let mut tail = Tail::new(established, self.sync_interval);
+            let mut tail = Tail::new(established, Engine::new(self.sync_interval, self.wal_limit));
             match self.follow(&mut source, &mut tail)? {
                 End::Stopped => {
                     drop(watcher);
@@ -135,8 +140,9 @@ impl Follower {
                 }
             }
             self.seal(&mut tail.recorder)?;
+            source.keep_one_reader()?;
             let held = source.leap()?;
-            source.release_older()?;
+            source.end_older()?;
             attempt += 1;
             let txid = tail.recorder.last().next();
             let txid = txid.ok_or(FollowError::Record(RecordError::TxidsExhausted))?;
@@ -202,24 +208,24 @@ impl Follower {
         loop {
             // Asked before the look: what was committed before the question is in the look.
             let stopping = self.alarm.stopping();
-            let Some(index) = source.index()? else {
-                source.recover_index()?;
-                continue;
-            };
+            let index = published(source)?;
             let seen = Seen {
                 now: clock::monotonic(),
                 unread: tail.settled != Some(index.header),
                 written,
                 waiting: tail.recorder.waiting(),
                 stopping,
+                max_frame: index.header.max_frame,
+                backfilled: index.backfilled,
+                wal_bytes: frame_offset(source.page_size(), index.header.max_frame),
+                parked: tail.ratchet.is_parked() && index.backfilled == index.header.max_frame,
+                waited_for: source.is_waited_for()?,
             };
             written = false;
+            let mut doubted = Ok(());
             match tail.engine.next(&seen) {
-                Action::Read => match tail.read(source, &index.header) {
-                    Ok(()) => {}
-                    Err(RecordError::Doubt(doubt)) => return Ok(End::Doubt(doubt)),
-                    Err(error) => return Err(FollowError::Record(error)),
-                },
+                Action::Read => doubted = tail.read(source, &index.header),
+                Action::Move(procedure) => doubted = tail.move_lock(source, procedure),
                 Action::Seal => self.seal(&mut tail.recorder)?,
                 Action::Wait(time) => written = self.alarm.wait(time),
                 Action::Sleep(time) => {
@@ -227,6 +233,11 @@ impl Follower {
                     self.alarm.clear();
                 }
                 Action::Finish => return Ok(End::Stopped),
+            }
+            match doubted {
+                Ok(()) => {}
+                Err(RecordError::Doubt(doubt)) => return Ok(End::Doubt(doubt)),
+                Err(error) => return Err(FollowError::Record(error)),
             }
         }
     }
@@ -244,10 +255,69 @@ impl Follower {
 }
 
 impl Tail {
-    fn new(established: Established, sync_interval: Duration) -> Self {
+    fn new(established: Established, engine: Engine) -> Self {
         let Established { recorder, cursor, absent_since } = established;
-        let engine = Engine::new(sync_interval);
-        Self { recorder, cursor, engine, absent_since, settled: None, of_two_minds: None }
+        let ratchet = Ratchet::new();
+        Self { recorder, cursor, engine, ratchet, absent_since, settled: None, of_two_minds: None }
+    }
+
+    /// Reads and records until everything is that the wal-index publishes; that index.
+    fn catch_up(&mut self, source: &mut Source) -> Result<WalIndex, RecordError> {
+        loop {
+            let index = published(source)?;
+            if self.settled == Some(index.header) {
+                return Ok(index);
+            }
+            self.read(source, &index.header)?;
+        }
+    }
+
+    /// Takes the steps of a procedure that moves the lock.
+    fn move_lock(&mut self, source: &mut Source, procedure: Procedure) -> Result<(), RecordError> {
+        let started = clock::monotonic();
+        let mut step = self.ratchet.start(procedure, started);
+        loop {
+            let before = published(source)?;
+            let mut copied = None;
+            let done = match step {
+                Step::Finished => break,
+                Step::Begin => source.begin()?,
+                Step::Copy => {
+                    copied = Some(self.catch_up(source)?);
+                    true
+                }
+                Step::End => source.end_older().map(|()| true)?,
+                Step::Checkpoint(pause) => {
+                    clock::rest(pause);
+                    source.checkpoint()?
+                }
+                Step::Sync => source.sync().map(|()| true)?,
+                Step::Write(pause) => {
+                    clock::rest(pause);
+                    source.lock_writes()?
+                }
+                Step::Rollback => source.unlock_writes().map(|()| true)?,
+                Step::Pin => source.pin()?,
+                Step::Unpin => source.unpin().map(|()| true)?,
+                Step::Look(pause) => {
+                    clock::rest(pause);
+                    true
+                }
+            };
+            let index = match (step, copied) {
+                (Step::Begin, _) => before,
+                (_, Some(copied)) => copied,
+                _ => published(source)?,
+            };
+            let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
+            step = self.ratchet.next(&Outcome { now, done, index, waited_for });
+        }
+        let (now, parked) = (clock::monotonic(), self.ratchet.is_parked());
+        let max_frame = published(source)?.header.max_frame;
+        let micros = now.saturating_sub(started).as_micros();
+        tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
+        self.engine.moved(now, parked, max_frame);
+        Ok(())
     }
 
     /// Reads and records what `index` says is committed.
@@ -313,6 +383,16 @@ impl Tail {
         }
         clock::rest(LOOK_AGAIN);
         Ok(())
+    }
+}
+
+/// The wal-index, as soon as it is whole. One that a killed writer left torn is rebuilt.
+fn published(source: &mut Source) -> Result<WalIndex, SourceError> {
+    loop {
+        match source.index()? {
+            Some(index) => return Ok(index),
+            None => source.recover_index()?,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// How long what was committed may wait for upload.
     pub sync_interval: Duration,
+    /// With so many bytes in the WAL the write lock may be taken to empty it; never without.
+    pub wal_limit: Option<u64>,
     /// Switch the database to WAL mode if need be.
     pub set_wal: bool,
     /// Where local state lives, if not beside the database.
@@ -103,6 +105,7 @@ impl Session {
             path,
             set_wal: options.set_wal,
             sync_interval: options.sync_interval,
+            wal_limit: options.wal_limit,
             spool: spool.clone(),
             origin,
             queue,

@@ -13,6 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::SourceError;
+use super::locks::{self, LockByte};
 
 /// How long a connection of ours waits for a lock that somebody holds for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,6 +33,9 @@ const ACQUIRE_RETRIES: u32 = 10_000;
 pub struct Source {
     reader: Connection,
     spare: Option<Connection>,
+    writer: Option<Connection>,
+    /// The read mark whose slot is pinned.
+    pinned: Option<u8>,
     index: File,
     database: File,
     wal: File,
@@ -66,7 +70,8 @@ impl Source {
         let open = |suffix| open_beside(path, suffix);
         let (index, database, wal) = (open("-shm")?, open("")?, open("-wal")?);
         let path = path.to_owned();
-        let source = Self { reader, spare: None, index, database, wal, path, page_size };
+        let (spare, writer, pinned) = (None, None, None);
+        let source = Self { reader, spare, writer, pinned, index, database, wal, path, page_size };
         source.end(&source.reader)?;
         let held = source.acquire(&source.reader)?;
         Ok((source, held))
@@ -158,8 +163,9 @@ impl Source {
         recovered
     }
 
-    /// Begins a second read transaction, on the other connection. The first is still held: it may be
-    /// given up with [`Self::release_older`] once everything up to `held.index` has been read.
+    /// Begins a second read transaction, on the other connection, at a moment at which it is clear
+    /// what protects it. The first is still held: it may be given up with [`Self::end_older`] once
+    /// everything up to `held.index` has been read.
     ///
     /// # Errors
     /// When no transaction can be begun; the first is held on.
@@ -170,15 +176,144 @@ impl Source {
         held
     }
 
-    /// Ends the older of two read transactions.
+    /// Begins a read transaction: the only one, or the newer of two. False when somebody else is in
+    /// the way.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn begin(&mut self) -> Result<bool, SourceError> {
+        if self.reader.is_autocommit() {
+            return passed(begin(&self.reader, &self.path));
+        }
+        let spare = self.take_spare()?;
+        let begun = begin(&spare, &self.path);
+        self.spare = Some(spare);
+        passed(begun)
+    }
+
+    /// Ends the older of two read transactions, or the only one.
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn release_older(&mut self) -> Result<(), SourceError> {
-        if let Some(spare) = &mut self.spare {
-            std::mem::swap(&mut self.reader, spare);
+    pub fn end_older(&mut self) -> Result<(), SourceError> {
+        self.end(&self.reader)?;
+        if let Some(newer) = self.spare.as_mut().filter(|spare| !spare.is_autocommit()) {
+            std::mem::swap(&mut self.reader, newer);
         }
-        self.spare.as_ref().map_or(Ok(()), |older| self.end(older))
+        Ok(())
+    }
+
+    /// Copies into the database what no reader stands in the way of. False when another checkpoint
+    /// is running.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn checkpoint(&mut self) -> Result<bool, SourceError> {
+        let spare = self.take_spare()?;
+        let busy =
+            spare.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i32>(0));
+        let path = &self.path;
+        let done =
+            passed(busy.map_err(|error| sqlite("checkpoint", path, error)).and_then(|busy| {
+                if busy == 0 { Ok(()) } else { Err(SourceError::Locked { path: path.clone() }) }
+            }));
+        self.spare = Some(spare);
+        done
+    }
+
+    /// Takes the write lock, without waiting. False when somebody else has it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn lock_writes(&mut self) -> Result<bool, SourceError> {
+        let writer = self.writer.take().map_or_else(|| connect_impatiently(&self.path), Ok)?;
+        let begun = writer.execute_batch("BEGIN IMMEDIATE");
+        self.writer = Some(writer);
+        passed(begun.map_err(|error| sqlite("lock", &self.path, error)))
+    }
+
+    /// Gives the write lock back; nothing was written under it.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn unlock_writes(&self) -> Result<(), SourceError> {
+        let held = self.writer.as_ref().filter(|writer| !writer.is_autocommit());
+        let ended = held.map_or(Ok(()), |writer| writer.execute_batch("ROLLBACK"));
+        ended.map_err(|error| sqlite("unlock", &self.path, error))
+    }
+
+    /// Makes the database file durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> Result<(), SourceError> {
+        self.database.sync_data().map_err(|source| self.io("sync", source))
+    }
+
+    /// Pins the WAL: shares a read slot that no reader limits the backfill by. Nobody restarts the
+    /// WAL while it is pinned. False when no slot is free.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn pin(&mut self) -> Result<bool, SourceError> {
+        for mark in (1..=4).rev() {
+            let byte = LockByte::read_mark(mark);
+            let usable = |index: &WalIndex| {
+                let limit = index.read_marks.get(usize::from(mark)).copied();
+                limit.is_some_and(|limit| limit == u32::MAX || limit >= index.header.max_frame)
+            };
+            if !self.index()?.is_some_and(|index| usable(&index)) {
+                continue;
+            }
+            if !locks::try_share(&self.index, byte).map_err(|e| self.io("pin", e))? {
+                continue;
+            }
+            // The mark may have moved before the lock was ours; now it cannot.
+            if self.index()?.is_some_and(|index| usable(&index)) {
+                self.pinned = Some(mark);
+                return Ok(true);
+            }
+            locks::release(&self.index, byte).map_err(|error| self.io("unpin", error))?;
+        }
+        Ok(false)
+    }
+
+    /// Gives the pin up.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn unpin(&mut self) -> Result<(), SourceError> {
+        let Some(mark) = self.pinned.take() else { return Ok(()) };
+        let released = locks::release(&self.index, LockByte::read_mark(mark));
+        released.map_err(|error| self.io("unpin", error))
+    }
+
+    /// Whether another process holds both the checkpoint and the write lock: a checkpointer that
+    /// waits for readers does, and so does a process whose threads write and checkpoint at once.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_waited_for(&self) -> Result<bool, SourceError> {
+        let held = |byte| locks::is_held_by_another(&self.index, byte);
+        let both =
+            held(LockByte::CHECKPOINT).and_then(|held_one| Ok(held_one && held(LockByte::WRITE)?));
+        both.map_err(|error| self.io("look at the locks of", error))
+    }
+
+    /// Gives up every lock but one read transaction: for a beginning anew, when nothing that was
+    /// guarded is believed any more.
+    ///
+    /// # Errors
+    /// When SQLite or the system fails.
+    pub fn keep_one_reader(&mut self) -> Result<(), SourceError> {
+        self.unlock_writes()?;
+        let newer = self.spare.as_ref().is_some_and(|spare| !spare.is_autocommit());
+        if newer && !self.reader.is_autocommit() {
+            self.end_older()?;
+        } else if self.reader.is_autocommit() {
+            begin(&self.reader, &self.path)?;
+        }
+        self.unpin()
     }
 
     fn take_spare(&mut self) -> Result<Connection, SourceError> {
@@ -264,6 +399,23 @@ fn connect(path: &Path) -> Result<Connection, SourceError> {
         .and_then(|()| connection.pragma_update(None, "wal_autocheckpoint", 0));
     prepared.map_err(|error| sqlite("prepare a connection to", path, error))?;
     Ok(connection)
+}
+
+/// A connection that never waits for a lock.
+fn connect_impatiently(path: &Path) -> Result<Connection, SourceError> {
+    let connection = connect(path)?;
+    let prepared = connection.busy_timeout(Duration::ZERO);
+    prepared.map_err(|error| sqlite("prepare a connection to", path, error))?;
+    Ok(connection)
+}
+
+/// That somebody else is in the way is an answer.
+fn passed(result: Result<(), SourceError>) -> Result<bool, SourceError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(SourceError::Locked { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn check_journal_mode(

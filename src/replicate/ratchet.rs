@@ -1,0 +1,400 @@
+//! The read-mark ratchet: how the lock that keeps the WAL is moved without ever being without one. A
+//! value without I/O: it says which step is next, the driver takes it and tells what came of it.
+//!
+//! **The invariant.** At every instant at least one of {the older reader, the newer reader, the pin on
+//! a read slot, the write lock} is held; and one is given up only after everything up to the
+//! `mxFrame` read *after its successor was acquired* has been copied. [`Holds`] states it, and every
+//! step that gives something up is checked against it.
+//!
+//! Three procedures move the lock:
+//!
+//! - *Drain*: leap, so that the mark stands at the end, and checkpoint passively; twice at most. Fully
+//!   backfilled, leap onto read mark 0: the WAL is *parked*, and the next writer restarts it. Nobody is
+//!   ever blocked.
+//! - *Force*: drain, then the same under the write lock, which is held for one checkpoint of what came
+//!   in meanwhile.
+//! - *Respond*: somebody else holds the checkpoint and the write lock and waits for us. Leap, and once
+//!   everything is backfilled leap onto read mark 0; if that does not help in time, hand the lock over
+//!   to a pin on a free read slot, which limits no backfill, until the backfill is done.
+
+use std::time::Duration;
+
+use genesis_wal::index::WalIndex;
+
+/// The pause before the write lock is tried again, and how long it is tried.
+const WRITE_PAUSE: Duration = Duration::from_micros(20);
+const WRITE_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The pause before a checkpoint that met another is tried again, and how long it is tried while the
+/// write lock is held.
+const CHECKPOINT_PAUSE: Duration = Duration::from_micros(50);
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(3);
+
+/// How long a waiting checkpointer is answered with leaps before the lock is handed to a pin.
+const LEAP_PATIENCE: Duration = Duration::from_millis(3);
+
+/// The pause between looks at a backfill that a pin waits for, and how long it waits.
+const BACKFILL_PAUSE: Duration = Duration::from_micros(30);
+const BACKFILL_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How often a procedure pushes the mark to the end and checkpoints.
+const ROUNDS: u8 = 2;
+
+/// A step for the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Begin a read transaction on the free connection.
+    Begin,
+    /// Read the wal-index and copy everything that is committed by it.
+    Copy,
+    /// End the older of two read transactions, or the only one where something else holds the WAL.
+    End,
+    /// Rest, then checkpoint passively, on the free connection.
+    Checkpoint(Duration),
+    /// Make the database file durable, so that the next checkpoint finds little to sync.
+    Sync,
+    /// Rest, then try to take the write lock.
+    Write(Duration),
+    /// Give the write lock back.
+    Rollback,
+    /// Try to pin a free read slot.
+    Pin,
+    /// Give the pin up.
+    Unpin,
+    /// Rest, then look at the wal-index and at the locks.
+    Look(Duration),
+    /// The procedure is over.
+    Finished,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// The moment, on a clock that never goes back.
+    pub now: Duration,
+    /// Whether the step did what it says; not, when somebody else was in the way.
+    pub done: bool,
+    /// The wal-index: for [`Step::Begin`] as it was just before, for [`Step::Copy`] the one that was
+    /// copied to, else as it is behind the step.
+    pub index: WalIndex,
+    /// Whether another process holds both the checkpoint and the write lock.
+    pub waited_for: bool,
+}
+
+/// One of the locks that keep the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guard {
+    /// Not held.
+    #[default]
+    Free,
+    /// Held, and not everything was copied since.
+    Fresh,
+    /// Held, and everything that was committed when it was acquired has been copied since.
+    Proven,
+}
+
+/// The locks that keep the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holds {
+    /// The older read transaction.
+    pub older: Guard,
+    /// The newer read transaction.
+    pub newer: Guard,
+    /// The pin on a read slot.
+    pub pin: Guard,
+    /// The write lock.
+    pub write: Guard,
+}
+
+impl Holds {
+    fn copied(&mut self) {
+        for guard in [&mut self.older, &mut self.newer, &mut self.pin, &mut self.write] {
+            if *guard == Guard::Fresh {
+                *guard = Guard::Proven;
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let free = if self.older == Guard::Free { &mut self.older } else { &mut self.newer };
+        *free = Guard::Fresh;
+    }
+
+    fn end(&mut self) {
+        self.older = std::mem::take(&mut self.newer);
+    }
+
+    /// Whether a successor that was proven is held.
+    fn is_kept(self) -> bool {
+        [self.older, self.newer, self.pin, self.write].contains(&Guard::Proven)
+    }
+}
+
+/// Which procedure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Procedure {
+    /// Move the mark and checkpoint, without blocking anybody.
+    Drain,
+    /// The same, and finish it under the write lock.
+    Force,
+    /// Let a checkpointer through that has waited since then.
+    Respond {
+        /// When it was first seen.
+        since: Duration,
+    },
+}
+
+/// Where a procedure stands: the step that was taken last, and what it was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// A leap: begin, copy, end; then go on.
+    LeapBegin(Then),
+    LeapCopy(Then),
+    LeapEnd(Then),
+    Checkpoint,
+    Sync,
+    Write,
+    FinalCheckpoint,
+    Rollback,
+    Pin,
+    PinCopy,
+    PinEnd,
+    PinLook,
+    PinBegin,
+    PinBeginCopy,
+    Unpin,
+}
+
+/// What a leap was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// To let the checkpoint reach the end.
+    Push,
+    /// To stand on read mark 0.
+    Park,
+    /// To have little left under the write lock.
+    BeforeWrite,
+    /// To let the final checkpoint reach the end.
+    FinalPush,
+    /// To stand on read mark 0 under the write lock.
+    FinalPark,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    procedure: Procedure,
+    at: At,
+    round: u8,
+    /// When the lock or checkpoint that is tried again was first tried.
+    trying_since: Duration,
+}
+
+/// The lock that keeps the WAL, and the procedure that moves it.
+#[derive(Debug, Clone)]
+pub struct Ratchet {
+    holds: Holds,
+    /// The wal-index just before the newest read transaction began.
+    before: Option<WalIndex>,
+    parked: bool,
+    run: Option<Run>,
+}
+
+impl Default for Ratchet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ratchet {
+    /// A ratchet that stands on one read transaction, behind which everything was copied.
+    #[must_use]
+    pub fn new() -> Self {
+        let holds = Holds { older: Guard::Proven, ..Holds::default() };
+        Self { holds, before: None, parked: false, run: None }
+    }
+
+    /// What keeps the WAL now.
+    #[cfg(test)]
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// Whether the reader stands on read mark 0 behind a WAL that was fully backfilled: the next
+    /// writer restarts it.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// Begins a procedure; the first step.
+    pub fn start(&mut self, procedure: Procedure, now: Duration) -> Step {
+        let at = At::LeapBegin(Then::Push);
+        self.run = Some(Run { procedure, at, round: 1, trying_since: now });
+        Step::Begin
+    }
+
+    /// Takes what came of the last step; the next step.
+    pub fn next(&mut self, outcome: &Outcome) -> Step {
+        let Some(mut run) = self.run else { return Step::Finished };
+        self.account(run.at, outcome);
+        let at = self.advance(&mut run, outcome);
+        self.run = at.map(|at| Run { at, ..run });
+        let step = at.map_or(Step::Finished, |at| step_of(at, &run, outcome.now));
+        debug_assert!(self.allows(step), "{step:?} leaves the WAL unguarded: {:?}", self.holds);
+        step
+    }
+
+    /// Whether a step keeps the invariant.
+    fn allows(&self, step: Step) -> bool {
+        let mut after = self.holds;
+        match step {
+            Step::End => after.end(),
+            Step::Rollback => after.write = Guard::Free,
+            Step::Unpin => after.pin = Guard::Free,
+            _ => return true,
+        }
+        after.is_kept()
+    }
+
+    /// Keeps the books of what is held.
+    fn account(&mut self, at: At, outcome: &Outcome) {
+        match at {
+            At::LeapBegin(_) | At::PinBegin if outcome.done => {
+                self.holds.begin();
+                self.before = Some(outcome.index);
+            }
+            At::Write if outcome.done => self.holds.write = Guard::Fresh,
+            At::Pin if outcome.done => self.holds.pin = Guard::Fresh,
+            At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy if outcome.done => {
+                self.holds.copied();
+                self.parked = at != At::PinCopy && self.is_parked_behind(&outcome.index);
+            }
+            At::LeapEnd(_) | At::PinEnd => self.holds.end(),
+            At::Rollback => self.holds.write = Guard::Free,
+            At::Unpin => self.holds.pin = Guard::Free,
+            _ => {}
+        }
+    }
+
+    /// Unchanged since before the transaction began, and fully backfilled then: SQLite gave it read
+    /// mark 0.
+    fn is_parked_behind(&self, copied: &WalIndex) -> bool {
+        self.before.is_some_and(|before| {
+            before.header == copied.header && before.backfilled == before.header.max_frame
+        })
+    }
+
+    /// Where the procedure goes from here; `None` when it is over.
+    fn advance(&self, run: &mut Run, outcome: &Outcome) -> Option<At> {
+        match run.at {
+            At::LeapBegin(then) if outcome.done => Some(At::LeapCopy(then)),
+            At::LeapBegin(_) => (self.holds.write != Guard::Free).then_some(At::Rollback),
+            // What could not be copied holds the older lock: the driver has a reason to doubt.
+            At::LeapCopy(then) => outcome.done.then_some(At::LeapEnd(then)),
+            At::LeapEnd(then) => self.after_leap(run, then, outcome),
+            At::Checkpoint => after_checkpoint(run, outcome),
+            At::Sync => Some(At::LeapBegin(Then::BeforeWrite)),
+            At::Write => after_write(run, outcome),
+            At::FinalCheckpoint => Some(after_final_checkpoint(run, outcome)),
+            At::Pin => outcome.done.then_some(At::PinCopy),
+            At::PinCopy => Some(if outcome.done { At::PinEnd } else { At::Unpin }),
+            At::PinEnd => {
+                run.trying_since = outcome.now;
+                Some(At::PinLook)
+            }
+            At::PinLook => {
+                let waited = outcome.now.saturating_sub(run.trying_since);
+                let over = is_full(&outcome.index) || !outcome.waited_for;
+                Some(if over || waited > BACKFILL_PATIENCE { At::PinBegin } else { At::PinLook })
+            }
+            // The pin alone keeps the WAL: there is no way but to try again.
+            At::PinBegin => Some(if outcome.done { At::PinBeginCopy } else { At::PinBegin }),
+            At::PinBeginCopy => outcome.done.then_some(At::Unpin),
+            At::Rollback | At::Unpin => None,
+        }
+    }
+
+    fn after_leap(&self, run: &mut Run, then: Then, outcome: &Outcome) -> Option<At> {
+        match (then, run.procedure) {
+            (Then::Push | Then::Park, _) if self.parked => None,
+            (Then::Push, Procedure::Respond { since }) => {
+                let waited = outcome.now.saturating_sub(since);
+                if is_full(&outcome.index) {
+                    Some(At::LeapBegin(Then::Park))
+                } else {
+                    (outcome.waited_for && waited > LEAP_PATIENCE).then_some(At::Pin)
+                }
+            }
+            (Then::Park, Procedure::Respond { .. }) => None,
+            (Then::Park, _) if run.round > ROUNDS => after_rounds(run),
+            (Then::Push | Then::Park, _) => Some(At::Checkpoint),
+            (Then::BeforeWrite, _) => {
+                run.trying_since = outcome.now;
+                Some(At::Write)
+            }
+            (Then::FinalPush, _) => {
+                run.trying_since = outcome.now;
+                Some(At::FinalCheckpoint)
+            }
+            (Then::FinalPark, _) => Some(At::Rollback),
+        }
+    }
+}
+
+fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
+    run.round += 1;
+    if is_full(&outcome.index) {
+        Some(At::LeapBegin(Then::Park))
+    } else if run.round <= ROUNDS {
+        Some(At::LeapBegin(Then::Push))
+    } else {
+        after_rounds(run)
+    }
+}
+
+/// What is left when commits come in faster than they can be checkpointed.
+fn after_rounds(run: &Run) -> Option<At> {
+    (run.procedure == Procedure::Force).then_some(At::Sync)
+}
+
+fn after_write(run: &Run, outcome: &Outcome) -> Option<At> {
+    if outcome.done {
+        return Some(At::LeapBegin(Then::FinalPush));
+    }
+    let waited = outcome.now.saturating_sub(run.trying_since);
+    (waited < WRITE_PATIENCE).then_some(At::Write)
+}
+
+fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {
+    let waited = outcome.now.saturating_sub(run.trying_since);
+    if is_full(&outcome.index) {
+        At::LeapBegin(Then::FinalPark)
+    } else if !outcome.done && waited < CHECKPOINT_PATIENCE {
+        At::FinalCheckpoint
+    } else {
+        At::Rollback
+    }
+}
+
+/// The step that leads to a place. What is tried again is tried after a pause.
+fn step_of(at: At, run: &Run, now: Duration) -> Step {
+    let paused = |pause| if now == run.trying_since { Duration::ZERO } else { pause };
+    match at {
+        At::LeapBegin(_) | At::PinBegin => Step::Begin,
+        At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy => Step::Copy,
+        At::LeapEnd(_) | At::PinEnd => Step::End,
+        At::Checkpoint => Step::Checkpoint(Duration::ZERO),
+        At::FinalCheckpoint => Step::Checkpoint(paused(CHECKPOINT_PAUSE)),
+        At::Sync => Step::Sync,
+        At::Write => Step::Write(paused(WRITE_PAUSE)),
+        At::Rollback => Step::Rollback,
+        At::Pin => Step::Pin,
+        At::Unpin => Step::Unpin,
+        At::PinLook => Step::Look(BACKFILL_PAUSE),
+    }
+}
+
+fn is_full(index: &WalIndex) -> bool {
+    index.backfilled == index.header.max_frame
+}
