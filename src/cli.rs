@@ -15,6 +15,8 @@ use clap::Parser;
 
 use self::args::{Args, Command};
 use self::exit::{Code, Failure};
+use self::place::Place;
+use crate::replica::Replica;
 use crate::{sqlite, telemetry};
 
 /// Runs the command that the process was started with.
@@ -58,6 +60,12 @@ fn run(command: Command) -> Result<Code, Failure> {
     // What still runs waits for a store that does not answer: nothing of it is wanted any more.
     runtime.shutdown_background();
     done
+}
+
+/// Opens the replica in a place.
+async fn open(place: &Place) -> Result<Replica, Failure> {
+    let opened = Replica::open(place.store()).await;
+    opened.map_err(|error| Failure::from(error).context(format!("cannot use {place}")))
 }
 
 /// Writes to standard output. A reader that went away is no failure.

@@ -90,9 +90,18 @@ pub fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
         create_folders(parent, mode)?;
     }
     match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) if !path.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
         _ => sync_parent(path),
     }
+}
+
+/// Renames a file without replacing anything and without syncing anything.
+///
+/// # Errors
+/// What the file system says.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    rename_without_replacing(from, to)
 }
 
 /// Syncs the folder that holds `path`.
@@ -164,6 +173,7 @@ mod tests {
         create_folders(&deep, 0o700).unwrap();
         assert_eq!(deep.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         std::fs::File::create(folder.path().join("file")).unwrap();
-        assert!(create_folders(&folder.path().join("file"), 0o700).is_err());
+        let error = create_folders(&folder.path().join("file"), 0o700).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
     }
 }

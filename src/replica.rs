@@ -42,6 +42,9 @@ pub enum ReplicaError {
     /// No epoch is left.
     #[error("the last epoch of this replica is used up")]
     EpochsExhausted,
+    /// No transaction id is left.
+    #[error("the last transaction id of this replica is used up")]
+    TxidsExhausted,
     /// The kernel gives no random numbers.
     #[error("cannot draw a random number")]
     Random(#[source] std::io::Error),

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `cursor`, `engine`, `ratchet`, `table` | the decisions, as values without I/O |
 //! | `scan`, `record`, `capture`, `establish` | the steps: read, record, snapshot, begin |
-//! | `follow` | the driver: one thread a database |
+//! | `follow`, `tail` | the driver: one thread a database |
 //! | `spool`, `ship` | what waits for upload, and the upload |
 //! | `session` | all of it together, started and stopped |
 
@@ -22,8 +22,11 @@ mod ship;
 mod spool;
 mod state;
 mod table;
+mod tail;
 mod watch;
 
+pub use establish::EstablishError;
 pub use follow::{FollowError, Stage};
+pub use record::RecordError;
 pub use session::{Options, Report, Session, SessionError};
 pub use state::StateError;

@@ -1,8 +1,14 @@
 //! The signals that ask this program to end.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::clock;
+
+/// Signals this close together are one: supervisors signal a process and its group.
+const ONE_QUESTION: Duration = Duration::from_secs(1);
 
 /// Listens for TERM, INT and HUP.
 #[derive(Debug)]
@@ -10,6 +16,7 @@ pub struct Shutdown {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    asked: Option<Duration>,
 }
 
 impl Shutdown {
@@ -22,15 +29,23 @@ impl Shutdown {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            asked: None,
         })
     }
 
-    /// Waits for the next of them.
-    pub async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+    /// Waits for the next of them; its number.
+    pub async fn asked(&mut self) -> u8 {
+        loop {
+            let signal = tokio::select! {
+                _ = self.terminate.recv() => 15,
+                _ = self.interrupt.recv() => 2,
+                _ = self.hangup.recv() => 1,
+            };
+            let now = clock::monotonic();
+            if self.asked.is_none_or(|before| now.saturating_sub(before) >= ONE_QUESTION) {
+                self.asked = Some(now);
+                return signal;
+            }
         }
     }
 }

@@ -18,11 +18,23 @@ use crate::telemetry::LogFormat;
 #[command(name = "genesis-replicate", version = version(), max_term_width = 100)]
 pub struct Args {
     /// How much is logged to standard error.
-    #[arg(long, global = true, value_enum, default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_enum,
+        default_value = "info"
+    )]
     pub log_level: LogLevel,
 
     /// How log lines are written.
-    #[arg(long, global = true, value_enum, default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_enum,
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 
     #[command(subcommand)]
@@ -32,13 +44,13 @@ pub struct Args {
 /// How much is logged.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogLevel {
-    /// What stops protection.
+    /// What ends the protection of the database.
     Error,
-    /// And what may.
+    /// Also what may come to that.
     Warn,
-    /// And what happens.
+    /// Also how the protection begins and ends.
     Info,
-    /// And every segment.
+    /// Also every segment.
     Debug,
 }
 
@@ -175,12 +187,15 @@ fn sync_interval(text: &str) -> Result<Duration, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
+    let parsed = text.parse::<jiff::SignedDuration>();
+    let parsed =
+        parsed.map_err(|_syntax| "a duration is a number and a unit, such as 50ms or 10s")?;
     Duration::try_from(parsed).map_err(|_negative| "a duration is not negative".to_owned())
 }
 
 fn timestamp(text: &str) -> Result<Micros, String> {
-    let parsed = text.parse::<jiff::Timestamp>().map_err(|error| error.to_string())?;
+    let parsed = text.parse::<jiff::Timestamp>();
+    let parsed = parsed.map_err(|_syntax| "a time is written like 2026-11-23T12:00:00Z")?;
     let micros = u64::try_from(parsed.as_microsecond());
     micros.map(Micros).map_err(|_negative| "nothing was recorded before 1970".to_owned())
 }

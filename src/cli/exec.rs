@@ -4,8 +4,7 @@ use super::args::ExecArgs;
 use super::exit::{Code, Failure};
 use super::replicate;
 use crate::exec::{Application, Ended};
-use crate::replicate::Session;
-use crate::shutdown::Shutdown;
+use crate::replicate::{Session, SessionError};
 use crate::store::retry::Persistence;
 
 pub async fn run(args: ExecArgs) -> Result<Code, Failure> {
@@ -18,12 +17,15 @@ pub async fn run(args: ExecArgs) -> Result<Code, Failure> {
         let command = args.command.first().map(|c| c.display().to_string()).unwrap_or_default();
         Failure::new(code, anyhow::Error::new(error).context(format!("cannot start {command}")))
     })?;
-    let ended = run_to_its_end(application, &mut session).await?;
-    tracing::info!(code = ended.code(), "the application ended: shipping what it committed");
-    let mut shutdown =
-        Shutdown::listen().map_err(|error| Failure::new(Code::USAGE, error.into()))?;
-    let limit = args.replicate.shutdown_timeout;
-    match replicate::finish(&mut session, &mut shutdown, limit).await {
+    let (ended, lost) = run_to_its_end(application, &mut session).await?;
+    let shipped = if let Some(error) = lost {
+        Err(Failure::from(error).at_the_end())
+    } else {
+        tracing::info!(code = ended.code(), "the application ended: shipping what it committed");
+        let limit = args.replicate.shutdown_timeout;
+        replicate::finish(session, &mut replicate::listen()?, limit).await
+    };
+    match shipped {
         Err(failure) if ended.code() == 0 => Err(failure),
         Err(failure) => {
             failure.report(&mut std::io::stderr().lock()).ok();
@@ -33,20 +35,17 @@ pub async fn run(args: ExecArgs) -> Result<Code, Failure> {
     }
 }
 
-/// Waits for the application. It lives on when its database can no longer be followed.
+/// Waits for the application. It lives on when its database can no longer be followed; why, then.
 async fn run_to_its_end(
     mut application: Application,
     session: &mut Session,
-) -> Result<Ended, Failure> {
+) -> Result<(Ended, Option<SessionError>), Failure> {
     let failed = |error: std::io::Error| Failure::new(Code::CANNOT_START, error.into());
-    tokio::select! {
-        ended = application.wait() => return ended.map_err(failed),
-        error = session.ended() => {
-            tracing::error!(
-                error = crate::describe(&error),
-                "the database is NOT protected any more; the application goes on"
-            );
-        }
-    }
-    application.wait().await.map_err(failed)
+    let lost = tokio::select! {
+        ended = application.wait() => return Ok((ended.map_err(failed)?, None)),
+        error = session.ended() => error,
+    };
+    let reason = crate::describe(&lost);
+    tracing::error!(reason, "the database is NOT protected any more; the application goes on");
+    Ok((application.wait().await.map_err(failed)?, Some(lost)))
 }

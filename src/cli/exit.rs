@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use crate::object::ObjectError;
 use crate::replica::ReplicaError;
-use crate::replicate::{FollowError, SessionError, StateError};
+use crate::replicate::{EstablishError, FollowError, RecordError, SessionError, StateError};
 use crate::restore::RestoreError;
 use crate::sqlite::SourceError;
 use crate::store::StoreError;
@@ -61,6 +61,11 @@ impl Failure {
         Self { code, error, hint: None }
     }
 
+    /// The same failure, in the course of something.
+    pub fn context(self, context: String) -> Self {
+        Self { error: self.error.context(context), ..self }
+    }
+
     fn hinted(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
     }
@@ -68,7 +73,8 @@ impl Failure {
     /// The same failure, at the end of a run: what was committed may not be in the replica.
     pub fn at_the_end(self) -> Self {
         let error = self.error.context("not everything that was committed is in the replica");
-        Self { code: Code::UPLOAD_FAILED, error, ..self }
+        let hint = "What is missing is in the WAL or in the spool: the next start ships it.";
+        Self { code: Code::UPLOAD_FAILED, error, hint: self.hint.or(Some(hint)) }
     }
 
     /// Writes the failure with its causes, and what to do.
@@ -81,16 +87,16 @@ impl Failure {
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let (code, hint) = match &error {
-            SessionError::Follow(FollowError::Source(source)) => (Code::DATABASE, hint_for(source)),
+            SessionError::Follow(error) => (code_of_follow(error), hint_for_follow(error)),
             SessionError::State(StateError::InUse { .. }) => {
                 (Code::OWNED, Some("Stop that process first, or let it go on."))
             }
-            SessionError::Path { .. } | SessionError::State(_) | SessionError::Follow(_) => {
-                (Code::DATABASE, None)
-            }
-            SessionError::Replica(error) => (code_of(error), None),
+            SessionError::Replica(error) => (code_of(error), hint_for_replica(error)),
             SessionError::Ship(_) => (Code::STORAGE, None),
-            SessionError::Died => (Code::DATABASE, None),
+            SessionError::Path { .. }
+            | SessionError::State(StateError::Io { .. })
+            | SessionError::Thread(_)
+            | SessionError::Died => (Code::DATABASE, None),
         };
         let failure = Self::new(code, error.into());
         hint.into_iter().fold(failure, Self::hinted)
@@ -116,7 +122,9 @@ impl From<RestoreError> for Failure {
 
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Self {
-        Self::new(code_of(&error), error.into())
+        let hint = hint_for_replica(&error);
+        let failure = Self::new(code_of(&error), error.into());
+        hint.into_iter().fold(failure, Self::hinted)
     }
 }
 
@@ -130,8 +138,33 @@ fn code_of(error: &ReplicaError) -> Code {
     match error {
         ReplicaError::Missing => Code::NOTHING,
         ReplicaError::NotAReplica(_) => Code::INTEGRITY,
+        ReplicaError::UnknownFormat(_) => Code::USAGE,
         ReplicaError::Object(error) => code_of_object(error),
-        _ => Code::STORAGE,
+        ReplicaError::Store(_)
+        | ReplicaError::EpochsExhausted
+        | ReplicaError::TxidsExhausted
+        | ReplicaError::Random(_) => Code::STORAGE,
+    }
+}
+
+fn hint_for_replica(error: &ReplicaError) -> Option<&'static str> {
+    Some(match error {
+        ReplicaError::Missing => "Check the address: a replica's folder holds a genesis.json.",
+        ReplicaError::UnknownFormat(_) => "A newer version of this program wrote it: use that one.",
+        _ => return None,
+    })
+}
+
+fn code_of_follow(error: &FollowError) -> Code {
+    if error.is_for_want_of_a_replica() { Code::STORAGE } else { Code::DATABASE }
+}
+
+fn hint_for_follow(error: &FollowError) -> Option<&'static str> {
+    match error {
+        FollowError::Source(error)
+        | FollowError::Establish(EstablishError::Source(error))
+        | FollowError::Record(RecordError::Source(error)) => hint_for(error),
+        _ => None,
     }
 }
 

@@ -6,11 +6,10 @@ use serde::Serialize;
 
 use super::args::ListArgs;
 use super::exit::{Code, Failure};
-use super::print;
-use crate::replica::Replica;
+use super::{open, print};
 
 pub async fn run(args: ListArgs) -> Result<Code, Failure> {
-    let replica = Replica::open(args.replica.store()).await?;
+    let replica = open(&args.replica).await?;
     let inventory = replica.inventory().await?;
     let generations: Vec<_> = inventory.generations().map(generation).collect();
     if args.json {

@@ -1,5 +1,6 @@
 //! What the address of a replica means.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,6 +27,14 @@ impl Place {
     pub fn sync_interval(&self) -> Duration {
         match self {
             Self::Folder(_) => Duration::from_millis(50),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.display().fmt(f),
         }
     }
 }

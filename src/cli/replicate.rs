@@ -9,16 +9,20 @@ use crate::shutdown::Shutdown;
 use crate::store::retry::Persistence;
 
 pub async fn run(args: ReplicateArgs) -> Result<Code, Failure> {
-    let mut shutdown =
-        Shutdown::listen().map_err(|error| Failure::new(Code::USAGE, error.into()))?;
+    let mut shutdown = listen()?;
     let mut session = start(&args, Persistence::UnlessPermanent).await?;
     tokio::select! {
         error = session.ended() => return Err(error.into()),
-        () = shutdown.asked() => {}
+        _ = shutdown.asked() => {}
     }
     tracing::info!("shipping what is committed, then ending");
-    finish(&mut session, &mut shutdown, args.shutdown_timeout).await?;
+    finish(session, &mut shutdown, args.shutdown_timeout).await?;
     Ok(Code::DONE)
+}
+
+/// Begins to listen for the signals that ask for the end.
+pub fn listen() -> Result<Shutdown, Failure> {
+    Shutdown::listen().map_err(|error| Failure::new(Code::USAGE, error.into()))
 }
 
 /// Starts to follow.
@@ -37,15 +41,17 @@ pub async fn start(args: &ReplicateArgs, persistence: Persistence) -> Result<Ses
 
 /// Ships everything committed, within a limit, or until told a second time.
 pub async fn finish(
-    session: &mut Session,
+    session: Session,
     shutdown: &mut Shutdown,
     limit: Duration,
 ) -> Result<(), Failure> {
     let durable = session.durable();
     let cut_short = |why: &str| {
-        let durable = durable.0;
-        let error = anyhow::anyhow!("{why}; transactions after {durable} wait in the spool");
-        Failure::new(Code::UPLOAD_FAILED, error).at_the_end()
+        let known = match durable {
+            Some(txid) => format!("up to transaction {} it is known to be there", txid.0),
+            None => "nothing of it is known to be there".to_owned(),
+        };
+        Failure::new(Code::UPLOAD_FAILED, anyhow::anyhow!("{why}; {known}")).at_the_end()
     };
     tokio::select! {
         finished = tokio::time::timeout(limit, session.finish()) => match finished {
@@ -57,6 +63,6 @@ pub async fn finish(
             Ok(Err(error)) => Err(Failure::from(error).at_the_end()),
             Err(_elapsed) => Err(cut_short("the replica did not take it in time")),
         },
-        () = shutdown.asked() => Err(cut_short("told to end at once")),
+        _ = shutdown.asked() => Err(cut_short("told to end at once")),
     }
 }

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::RestoreArgs;
 use super::exit::{Code, Failure};
-use super::{is_watched, print};
-use crate::replica::Replica;
+use super::replicate::listen;
+use super::{is_watched, open, print};
 use crate::restore::{Progress, Request, RestoreError, restore};
 
 pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
@@ -18,7 +18,7 @@ pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
         (None, Some(time)) => Target::Time(time),
         (None, None) => Target::Latest,
     };
-    let replica = Replica::open(args.replica.store()).await?;
+    let replica = open(&args.replica).await?;
     if args.dry_run {
         let inventory = replica.inventory().await?;
         let plan = plan(&inventory, target, args.generation).map_err(RestoreError::from)?;
@@ -27,10 +27,17 @@ pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
     }
     let request = Request { target, generation: args.generation, output: args.output };
     let mut display = Display::new();
-    let restored = restore(&replica, &request, |progress| display.show(progress)).await;
+    let mut shutdown = listen()?;
+    let restored = tokio::select! {
+        restored = restore(&replica, &request, |progress| display.show(progress)) => Ok(restored),
+        signal = shutdown.asked() => Err(signal),
+    };
     display.clear();
-    let restored = restored?;
-    print(&summary(&request, &restored));
+    match restored {
+        Ok(restored) => print(&summary(&request, &restored?)),
+        // What was written is gone with the restore.
+        Err(signal) => return Ok(Code(128 + signal)),
+    }
     Ok(Code::DONE)
 }
 

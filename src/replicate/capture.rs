@@ -1,6 +1,6 @@
 //! Reads a whole state under a held mark: to fill the page table, or to make a snapshot of it.
 
-use std::sync::mpsc::{self, Receiver, RecvError};
+use std::sync::mpsc::{Receiver, RecvError};
 
 use bytes::Bytes;
 use genesis_snapshot::block::{BlockLayout, hash_block};
@@ -12,9 +12,8 @@ use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
 use genesis_wal::time::Micros;
 use thiserror::Error;
-use tokio::sync::mpsc::UnboundedSender;
 
-use super::ship::Shipment;
+use super::ship::{Outbox, ShippingEnded};
 use super::table::PageTable;
 use crate::sqlite::{SourceError, StateReader};
 
@@ -33,9 +32,9 @@ pub enum CaptureError {
     /// The manifest cannot be written.
     #[error("cannot write a manifest")]
     Manifest(#[from] ManifestError),
-    /// Shipping has ended.
-    #[error("shipping has ended")]
-    ShippingEnded,
+    /// Nothing more is shipped.
+    #[error(transparent)]
+    Shipping(#[from] ShippingEnded),
 }
 
 /// What a snapshot says of the state it holds.
@@ -74,11 +73,11 @@ pub fn hash_pages(state: &mut StateReader<'_>) -> Result<PageTable, SourceError>
 pub fn ship_snapshot(
     state: &mut StateReader<'_>,
     snapshot: Snapshot,
-    queue: &UnboundedSender<Shipment>,
+    outbox: &Outbox,
 ) -> Result<PageTable, CaptureError> {
     let layout = BlockLayout { page_size: state.page_size(), pages: state.pages() };
     let mut table = PageTable::new(layout.page_size);
-    let mut packs = Packs::new(layout, snapshot, queue);
+    let mut packs = Packs::new(layout, snapshot, outbox);
     for_each_block(state, |layout, block, raw| {
         let packed = pack_block(layout, block, raw)?;
         table.extend(packed.hashes().iter().copied());
@@ -110,7 +109,7 @@ fn for_each_block<E: From<SourceError>>(
 struct Packs<'a> {
     layout: BlockLayout,
     snapshot: Snapshot,
-    queue: &'a UnboundedSender<Shipment>,
+    outbox: &'a Outbox,
     writer: PackWriter,
     shipped: Vec<PackRef>,
     blocks: Vec<ManifestBlock>,
@@ -119,10 +118,10 @@ struct Packs<'a> {
 }
 
 impl<'a> Packs<'a> {
-    fn new(layout: BlockLayout, snapshot: Snapshot, queue: &'a UnboundedSender<Shipment>) -> Self {
+    fn new(layout: BlockLayout, snapshot: Snapshot, outbox: &'a Outbox) -> Self {
         let writer = new_writer(layout, snapshot);
         let (shipped, blocks) = (Vec::new(), Vec::new());
-        Self { layout, snapshot, queue, writer, shipped, blocks, in_flight: None }
+        Self { layout, snapshot, outbox, writer, shipped, blocks, in_flight: None }
     }
 
     fn ship_pack(&mut self) -> Result<(), CaptureError> {
@@ -172,12 +171,9 @@ impl<'a> Packs<'a> {
     /// Queues an object, once the one before is stored.
     fn ship(&mut self, name: ObjectName, object: Vec<u8>) -> Result<(), CaptureError> {
         if let Some(in_flight) = self.in_flight.take() {
-            in_flight.recv().map_err(|RecvError| CaptureError::ShippingEnded)?;
+            in_flight.recv().map_err(|RecvError| ShippingEnded)?;
         }
-        let (stored, in_flight) = mpsc::sync_channel(1);
-        let shipment = Shipment::Object { name, bytes: Bytes::from(object), stored };
-        self.queue.send(shipment).map_err(|_closed| CaptureError::ShippingEnded)?;
-        self.in_flight = Some(in_flight);
+        self.in_flight = Some(self.outbox.object(name, Bytes::from(object))?);
         Ok(())
     }
 }

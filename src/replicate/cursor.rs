@@ -48,6 +48,16 @@ pub struct Cursor {
     pages: u32,
 }
 
+/// How a scan continued what was read before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continued {
+    /// As the wal-index counted.
+    Counted,
+    /// Within one WAL, whose chain of checksums is the proof; the wal-index was rebuilt in place, and
+    /// counts anew.
+    Rebuilt,
+}
+
 /// What the wal-index calls for.
 #[derive(Debug)]
 pub enum Next {
@@ -149,13 +159,11 @@ impl Cursor {
         identity: WalIdentity,
         index: &IndexHeader,
         commits: u32,
-    ) -> Result<(), Doubt> {
+    ) -> Result<Continued, Doubt> {
         let counted = index.change.wrapping_sub(self.change);
-        if counted != commits {
-            if self.identity != Some(identity) {
-                return Err(Doubt::LostCommits { counted, read: commits });
-            }
-            tracing::info!(counted, commits, "the wal-index was rebuilt in place");
+        let as_counted = counted == commits;
+        if !as_counted && self.identity != Some(identity) {
+            return Err(Doubt::LostCommits { counted, read: commits });
         }
         *self = Self {
             page_size: self.page_size,
@@ -165,7 +173,13 @@ impl Cursor {
             change: index.change,
             pages: index.pages,
         };
-        Ok(())
+        Ok(if as_counted { Continued::Counted } else { Continued::Rebuilt })
+    }
+
+    /// Takes the count of an index that [`next`](Self::next) called up to date: it counts anew after
+    /// it was rebuilt in place.
+    pub fn confirm(&mut self, index: &IndexHeader) {
+        self.change = index.change;
     }
 }
 
@@ -228,7 +242,7 @@ mod tests {
         let lost = Err(Doubt::LostCommits { counted: 3, read: 1 });
         assert_eq!(cursor().advance(identity, &index(2, 1, 8), 1), lost);
         let mut cursor = cursor();
-        assert_eq!(cursor.advance(identity, &index(2, 1, 6), 1), Ok(()));
+        assert_eq!(cursor.advance(identity, &index(2, 1, 6), 1), Ok(Continued::Counted));
         assert_eq!(cursor.position().unwrap().frame, 1);
     }
 
@@ -243,8 +257,18 @@ mod tests {
     fn a_rebuilt_index_restarts_the_count_within_one_wal() {
         let identity = WalIdentity::from(&header(1, 0));
         let mut cursor = cursor();
-        assert_eq!(cursor.advance(identity, &index(1, 12, 0), 2), Ok(()));
-        assert_eq!(cursor.advance(identity, &index(1, 13, 1), 1), Ok(()));
+        assert_eq!(cursor.advance(identity, &index(1, 12, 0), 2), Ok(Continued::Rebuilt));
+        assert_eq!(cursor.advance(identity, &index(1, 13, 1), 1), Ok(Continued::Counted));
+    }
+
+    #[test]
+    fn an_index_rebuilt_in_silence_is_no_loss_at_the_next_restart() {
+        let mut cursor = cursor();
+        let rebuilt = index(1, 9, 0);
+        assert!(matches!(cursor.next(&rebuilt, Some(header(1, 0))), Next::UpToDate));
+        cursor.confirm(&rebuilt);
+        let identity = WalIdentity::from(&header(2, 1));
+        assert_eq!(cursor.advance(identity, &index(2, 1, 1), 1), Ok(Continued::Counted));
     }
 
     #[test]

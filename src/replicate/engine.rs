@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ratchet::Procedure;
 
 /// A segment is sealed early with this many bytes waiting.
-const SEAL_BYTES: u64 = 16 << 20;
+pub const SEAL_BYTES: u64 = 16 << 20;
 
 /// The poll while commits keep coming.
 const BUSY_POLL: Duration = Duration::from_millis(1);

@@ -8,13 +8,12 @@ use genesis_wal::position::WalIdentity;
 use genesis_wal::scan::ScanEnd;
 use genesis_wal::time::Micros;
 use thiserror::Error;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::capture::{self, CaptureError, Snapshot};
 use super::cursor::Cursor;
 use super::record::Recorder;
 use super::scan::Overlay;
-use super::ship::Shipment;
+use super::ship::Outbox;
 use super::spool::Spool;
 use super::table::PageTable;
 use crate::replica::Tip;
@@ -28,6 +27,8 @@ pub struct Origin {
     pub epoch: Epoch,
     /// The newest state that the replica and the spool hold, with what must still be shipped for it.
     pub tip: Option<(Tip, Vec<SegmentName>)>,
+    /// The last transaction that is in the replica.
+    pub stored: Option<Txid>,
     /// The first transaction id that nothing in the replica or the spool is named for.
     pub free: Txid,
 }
@@ -60,32 +61,66 @@ pub struct Established {
     pub absent_since: Option<Micros>,
 }
 
+/// Whether the source continues what the replica holds.
+#[derive(Debug)]
+pub enum Continuity {
+    /// It does: by its state hash.
+    Proven(Box<Established>),
+    /// Nothing proves it.
+    Unproven(Why),
+}
+
+/// What is missing for a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Why {
+    /// The database has pages of another size.
+    #[error("the page size changed")]
+    PageSize,
+    /// The WAL reaches back to what was recorded, but the database is not what it was then: parts of
+    /// it were overwritten since.
+    #[error("the database has moved on from the recorded place in its WAL")]
+    MovedOn,
+    /// The WAL of the recorded place is gone, and the database has changed.
+    #[error("the database changed while nobody looked, and its WAL is another")]
+    Changed,
+}
+
 /// Continues the tip where that is proven: the source, as of the recorded place in its WAL or as of
 /// now, has the state hash that the tip has.
 ///
 /// # Errors
-/// When the source cannot be read. `None` when continuity is not proven.
+/// When the source cannot be read.
 pub fn resume(
     source: &Source,
     held: &Held,
     tip: &Tip,
     epoch: Epoch,
     spool: &Spool,
-) -> Result<Option<Established>, EstablishError> {
+) -> Result<Continuity, EstablishError> {
     if tip.page_size != source.page_size() {
-        return Ok(None);
+        return Ok(Continuity::Unproven(Why::PageSize));
     }
-    let proven = match at_recorded_place(source, held, tip)? {
-        Some(proven) => Some(proven),
-        None => as_of_now(source, held, tip)?,
+    let (proven, otherwise) = match at_recorded_place(source, held, tip)? {
+        Place::Proven(place) => (Some(place), Why::MovedOn),
+        Place::OtherState => (as_of_now(source, held, tip)?, Why::MovedOn),
+        Place::Gone => (as_of_now(source, held, tip)?, Why::Changed),
     };
-    let Some((table, cursor)) = proven else {
-        return Ok(None);
-    };
+    let Some((table, cursor)) = proven else { return Ok(Continuity::Unproven(otherwise)) };
     let stamp = Stamp { generation: tip.generation, epoch };
     let spool = spool.clone();
     let recorder = Recorder::new(spool, stamp, tip.page_size, table, tip.txid, tip.time);
-    Ok(Some(Established { recorder, cursor, absent_since: Some(tip.time) }))
+    let established = Established { recorder, cursor, absent_since: Some(tip.time) };
+    Ok(Continuity::Proven(Box::new(established)))
+}
+
+/// What stands at the recorded place in the WAL.
+enum Place {
+    /// The recorded state.
+    Proven((PageTable, Cursor)),
+    /// Another state.
+    OtherState,
+    /// Nothing: the WAL is another, or does not reach it.
+    Gone,
 }
 
 /// Begins a new generation with a snapshot of the held state.
@@ -97,7 +132,7 @@ pub fn begin_generation(
     held: &Held,
     number: Numbers,
     spool: &Spool,
-    queue: &UnboundedSender<Shipment>,
+    outbox: &Outbox,
 ) -> Result<Established, EstablishError> {
     let Numbers { epoch, attempt, txid, not_before } = number;
     let pages = source.pages(&held.index)?;
@@ -107,7 +142,7 @@ pub fn begin_generation(
     let stamp = Stamp { generation: Generation { epoch, random: durable::random()? }, epoch };
     let time = clock::wall().max(not_before);
     let snapshot = Snapshot { stamp, attempt, txid, time, position: cursor.position() };
-    let table = capture::ship_snapshot(&mut state, snapshot, queue)?;
+    let table = capture::ship_snapshot(&mut state, snapshot, outbox)?;
     tracing::info!(generation = %stamp.generation, txid = txid.0, pages, "a new generation begins");
     let spool = spool.clone();
     let recorder = Recorder::new(spool, stamp, source.page_size(), table, txid, time);
@@ -128,28 +163,25 @@ pub struct Numbers {
 }
 
 /// The state at the tip's place in the WAL, where that WAL is still there and reaches it.
-fn at_recorded_place(
-    source: &Source,
-    held: &Held,
-    tip: &Tip,
-) -> Result<Option<(PageTable, Cursor)>, EstablishError> {
-    let Some(position) = tip.position else {
-        return Ok(None);
-    };
+fn at_recorded_place(source: &Source, held: &Held, tip: &Tip) -> Result<Place, EstablishError> {
+    let Some(position) = tip.position else { return Ok(Place::Gone) };
     let header = source.wal_header()?;
     if header.as_ref().map(WalIdentity::from) != Some(position.identity) {
-        return Ok(None);
+        return Ok(Place::Gone);
     }
     let Ok(overlay) = Overlay::read(source, &held.index.header, position.frame)? else {
-        return Ok(None);
+        return Ok(Place::Gone);
     };
     if overlay.end() != Some((position.frame, position.checksum)) {
-        return Ok(None);
+        return Ok(Place::Gone);
     }
     let pages = overlay.pages();
     let cursor = Cursor::at_position(source.page_size(), &position);
     let state = StateReader::new(source, overlay.into_images(pages), pages);
-    Ok(table_of(state, tip)?.map(|table| (table, cursor)))
+    Ok(match table_of(state, tip)? {
+        Some(table) => Place::Proven((table, cursor)),
+        None => Place::OtherState,
+    })
 }
 
 /// The state as of now: nothing was committed since, whatever became of the WAL.

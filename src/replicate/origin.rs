@@ -11,63 +11,77 @@ use tokio::task::spawn_blocking;
 
 use super::establish::Origin;
 use super::spool::{PartFile, Spool};
+use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError, Tip, tip_of_part};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Claims an epoch, and finds the newest state that the replica and the spool hold together.
 ///
 /// # Errors
-/// [`ReplicaError`]. A tip that cannot be read is none: it is logged, and nothing is known to
-/// continue it.
+/// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
 pub async fn ask(store: Arc<dyn Store>, spool: Spool) -> Result<Origin, ReplicaError> {
     let replica = Replica::open_or_create(store).await?;
     let epoch = replica.claim().await?;
     let inventory = replica.inventory().await?;
     let tip = match replica.tip(&inventory).await {
-        Err(ReplicaError::Object(error)) => {
-            tracing::error!(%error, "the tip of the replica cannot be read");
+        Err(ReplicaError::Object(error @ ObjectError::Damaged { .. })) => {
+            tracing::error!(%error, "the tip of the replica cannot be used");
             None
         }
         other => other?,
     };
-    let tip = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
-    let tip = tip.map_err(io::Error::other).flatten().map_err(|source| StoreError {
+    let adopted = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
+    let adopted = adopted.map_err(io::Error::other).flatten().map_err(|source| StoreError {
         kind: StoreErrorKind::Permanent,
         action: "read",
         subject: "the spool".to_owned(),
         source: source.into(),
     })?;
-    let highest = inventory.max_txid().max(tip.as_ref().map(|(tip, _)| tip.txid));
-    let free = highest.unwrap_or(Txid(0)).next().unwrap_or(Txid(u64::MAX));
-    Ok(Origin { epoch, tip, free })
+    let used = inventory.max_txid().max(adopted.highest).unwrap_or(Txid(0));
+    let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
+    let stored = tip.map(|tip| tip.txid);
+    Ok(Origin { epoch, tip: adopted.tip.map(|tip| (tip, adopted.unshipped)), stored, free })
 }
 
-/// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch. All
-/// others are dropped: they are in the replica, or continue nothing.
-fn adopt_spool(
-    spool: &Spool,
+/// What became of the spool.
+#[derive(Debug, Default)]
+struct Adopted {
+    /// The newest state of replica and spool together.
     tip: Option<Tip>,
-    epoch: Epoch,
-) -> io::Result<Option<(Tip, Vec<SegmentName>)>> {
-    let mut reached = tip;
-    let mut adopted = Vec::new();
+    /// What must be shipped for it.
+    unshipped: Vec<SegmentName>,
+    /// The highest transaction that a segment in the spool was named for.
+    highest: Option<Txid>,
+}
+
+/// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch.
+/// Those that the replica holds are dropped. All others are put aside, never deleted: what they hold
+/// may be nowhere else.
+fn adopt_spool(spool: &Spool, tip: Option<Tip>, epoch: Epoch) -> io::Result<Adopted> {
+    let mut adopted = Adopted { tip, ..Adopted::default() };
     for name in spool.sealed()? {
-        let continued = match &reached {
+        adopted.highest = adopted.highest.max(Some(name.last));
+        let stored =
+            tip.is_some_and(|tip| tip.generation == name.generation && name.last <= tip.txid);
+        if stored {
+            spool.remove(&name)?;
+            continue;
+        }
+        let continued = match &adopted.tip {
             Some(tip) if tip.txid.next() == Some(name.first) => continuation(spool, &name, tip)?,
             _ => None,
         };
         if let Some(tip) = continued {
             let stamp = Stamp { generation: tip.generation, epoch };
-            adopted.push(spool.restamp(&name, stamp)?);
-            reached = Some(tip);
-            continue;
+            adopted.unshipped.push(spool.restamp(&name, stamp)?);
+            adopted.tip = Some(tip);
+        } else {
+            let aside = spool.set_aside(&name)?;
+            let aside = aside.display();
+            tracing::error!(%name, %aside, "a segment in the spool continues nothing: put aside");
         }
-        if reached.is_none_or(|tip| tip.generation != name.generation || tip.txid < name.last) {
-            tracing::warn!(%name, "a segment in the spool continues nothing; dropping it");
-        }
-        spool.remove(&name)?;
     }
-    Ok(reached.map(|tip| (tip, adopted)))
+    Ok(adopted)
 }
 
 /// The state behind a sealed segment; `None` when it is damaged or does not continue `tip`.

@@ -4,7 +4,7 @@ use std::io;
 
 use genesis_wal::id::Txid;
 use genesis_wal::name::SegmentName;
-use genesis_wal::page::{PageHash, PageSize};
+use genesis_wal::page::{PageHash, PageSize, StateHash};
 use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
 use genesis_wal::scan::{FrameRef, Transaction};
@@ -13,6 +13,7 @@ use genesis_wal::time::Micros;
 use thiserror::Error;
 
 use super::cursor::Doubt;
+use super::ship::ShippingEnded;
 use super::spool::{OpenSegment, Spool};
 use super::table::PageTable;
 use crate::sqlite::{FrameReader, SourceError};
@@ -35,6 +36,9 @@ pub enum RecordError {
     /// The segment cannot be encoded.
     #[error("cannot encode a segment")]
     Encode(#[from] EncodeError),
+    /// Nothing more is shipped.
+    #[error(transparent)]
+    Outbox(#[from] ShippingEnded),
     /// No transaction id is left.
     #[error("the last transaction id is used up")]
     TxidsExhausted,
@@ -61,6 +65,13 @@ pub struct Recorder {
     encoder: SegmentEncoder,
     open: Option<Open>,
     buffer: Vec<u8>,
+}
+
+/// What a transaction wrote.
+struct Images {
+    hashed: Vec<(FrameRef, PageHash)>,
+    /// The pages one after another; nothing when they are more than a part holds.
+    pages: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -107,8 +118,8 @@ impl Recorder {
     /// Records a transaction; `position` is the place behind it.
     ///
     /// # Errors
-    /// [`RecordError`]; after an error this recorder is of no more use but to [`seal`](Self::seal)
-    /// what was recorded before.
+    /// [`RecordError`]. After [`RecordError::Doubt`] nothing of this transaction is recorded, and this
+    /// recorder is of use only to [`seal`](Self::seal) what was recorded before.
     pub fn record(
         &mut self,
         transaction: &Transaction,
@@ -116,22 +127,19 @@ impl Recorder {
         frames: &mut FrameReader<'_>,
         seen: Seen,
     ) -> Result<(), RecordError> {
-        let lock_page = self.page_size.lock_page();
-        let mut images = Vec::with_capacity(transaction.images.len());
-        for image in transaction.images.iter().filter(|image| image.page != lock_page) {
-            images.push((*image, PageHash::of(image.page, page_of(frames, image.frame)?)));
-        }
-        let header = self.advance(transaction, &images, seen)?;
+        let images = self.read_images(transaction, frames)?;
+        let before = self.table.state();
+        let header = self.advance(transaction, &images.hashed, seen)?;
         if self.open.is_none() {
             self.open = Some(Open { first: header.txid, segment: self.spool.begin()? });
         }
-        self.encoder.begin(header, Some(position))?;
-        for (image, hash) in images {
-            self.encoder.page(image.page, hash, page_of(frames, image.frame)?)?;
-            if self.encoder.len() >= PART_BYTES {
-                self.cut()?;
-            }
+        // A transaction of several parts begins with one, so that it can be taken back.
+        let mark = if images.pages.is_empty() { Some(self.cut()?) } else { None };
+        let encoded = self.encode(header, position, &images, frames);
+        if let (Err(RecordError::Doubt(_)), Some(mark)) = (&encoded, mark) {
+            self.take_back(mark, before)?;
         }
+        encoded?;
         self.last = header.txid;
         self.last_time = header.time;
         Ok(())
@@ -157,6 +165,61 @@ impl Recorder {
         };
         segment.seal(&name)?;
         Ok(Some(name))
+    }
+
+    /// The images of a transaction with their hashes, and the pages themselves where they fit one
+    /// part: what was read is then encoded without reading again.
+    fn read_images(
+        &self,
+        transaction: &Transaction,
+        frames: &mut FrameReader<'_>,
+    ) -> Result<Images, RecordError> {
+        let fits = transaction.images.len() * self.page_size.bytes() <= PART_BYTES;
+        let hashed = Vec::with_capacity(transaction.images.len());
+        let mut images = Images { hashed, pages: Vec::new() };
+        let lock_page = self.page_size.lock_page();
+        for image in transaction.images.iter().filter(|image| image.page != lock_page) {
+            let page = page_of(frames, image.frame)?;
+            images.hashed.push((*image, PageHash::of(image.page, page)));
+            if fits {
+                images.pages.extend_from_slice(page);
+            }
+        }
+        Ok(images)
+    }
+
+    fn encode(
+        &mut self,
+        header: TransactionHeader,
+        position: WalPosition,
+        images: &Images,
+        frames: &mut FrameReader<'_>,
+    ) -> Result<(), RecordError> {
+        self.encoder.begin(header, Some(position))?;
+        let mut read = images.pages.chunks_exact(self.page_size.bytes());
+        for (image, hash) in &images.hashed {
+            match read.next() {
+                Some(page) => self.encoder.page(image.page, *hash, page)?,
+                None => self.encoder.page(image.page, *hash, page_of(frames, image.frame)?)?,
+            }
+            if self.encoder.len() >= PART_BYTES {
+                self.cut()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops everything that was encoded since the segment had `mark` bytes.
+    fn take_back(&mut self, mark: u64, before: StateHash) -> Result<(), RecordError> {
+        self.encoder = SegmentEncoder::new(self.page_size, self.stamp, before);
+        self.buffer.clear();
+        match &mut self.open {
+            Some(open) if mark > 0 => Ok(open.segment.truncate(mark)?),
+            _ => {
+                self.open = None;
+                Ok(())
+            }
+        }
     }
 
     /// Moves the page table on and describes the transaction.
@@ -185,9 +248,11 @@ impl Recorder {
         })
     }
 
-    fn cut(&mut self) -> Result<(), RecordError> {
+    /// Ends the part; bytes in the segment with it.
+    fn cut(&mut self) -> Result<u64, RecordError> {
         self.encoder.cut(&mut self.buffer)?;
-        self.flush()
+        self.flush()?;
+        Ok(self.open.as_ref().map_or(0, |open| open.segment.len()))
     }
 
     fn flush(&mut self) -> Result<(), RecordError> {

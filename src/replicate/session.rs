@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use genesis_wal::id::Txid;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::establish::Origin;
 use super::follow::{FollowError, Follower, Stage};
 use super::origin;
-use super::ship::Shipper;
+use super::ship::{Outbox, Shipper};
 use super::spool::Spool;
 use super::state::{StateError, StateFolder};
 use super::watch::{Waker, alarm};
@@ -64,6 +65,9 @@ pub enum SessionError {
     /// Shipping.
     #[error(transparent)]
     Ship(#[from] StoreError),
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// A thread or task of ours died.
     #[error("a part of this program died")]
     Died,
@@ -80,8 +84,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Session {
     waker: Waker,
-    stage: watch::Receiver<Stage>,
-    durable: watch::Receiver<Txid>,
+    durable: watch::Receiver<Option<Txid>>,
     end: JoinHandle<Result<Report, SessionError>>,
 }
 
@@ -97,9 +100,9 @@ impl Session {
         let spool = Spool::open(spool_root.clone())
             .map_err(|source| StateError::Io { path: spool_root, source })?;
         let (waker, alarm) = alarm();
-        let (queue, shipments) = mpsc::unbounded_channel();
+        let (outbox, shipments) = Outbox::new();
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
-        let (durable_sender, durable) = watch::channel(Txid(0));
+        let (durable_sender, durable) = watch::channel(None);
         let (origin_sender, origin) = std_mpsc::channel();
         let follower = Follower {
             path,
@@ -108,42 +111,42 @@ impl Session {
             wal_limit: options.wal_limit,
             spool: spool.clone(),
             origin,
-            queue,
+            outbox,
             stage: stage_sender,
             alarm,
             waker: waker.clone(),
         };
         let following = spawn_follower(follower)?;
         let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));
-        let asking = tokio::spawn(ask(asked, spool.clone(), origin_sender));
+        let question = Question {
+            store: asked,
+            spool: spool.clone(),
+            stage: stage.clone(),
+            durable: durable_sender.clone(),
+            answer: origin_sender,
+        };
+        let asking = tokio::spawn(question.ask());
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
         let shipper = Shipper { store, spool, queue: shipments, durable: durable_sender };
         let shipping = tokio::spawn(shipper.run());
+        let parts = Parts { following, asking, shipping, waker: waker.clone() };
         let end = tokio::spawn(async move {
             let _locked_until_the_end = folder;
-            end_of(following, asking, shipping).await
+            parts.end().await
         });
         let started = stage.wait_for(|stage| *stage != Stage::Starting).await.is_ok();
-        let session = Self { waker, stage, durable, end };
-        if started { Ok(session) } else { Err(session.failed().await) }
+        let mut session = Self { waker, durable, end };
+        if started { Ok(session) } else { Err(session.ended().await) }
     }
 
-    /// How far it has come.
+    /// The last transaction that is known to be in the replica with all before it.
     #[must_use]
-    pub fn stage(&self) -> Stage {
-        *self.stage.borrow()
-    }
-
-    /// The last transaction that is in the replica with all before it.
-    #[must_use]
-    pub fn durable(&self) -> Txid {
+    pub fn durable(&self) -> Option<Txid> {
         *self.durable.borrow()
     }
 
-    /// Waits until the session ends by itself, which it only does when it fails.
-    ///
-    /// # Errors
-    /// Always.
+    /// Waits until the session ends by itself, which it only does when it fails: then this is its last
+    /// word.
     pub async fn ended(&mut self) -> SessionError {
         match (&mut self.end).await {
             Ok(Err(error)) => error,
@@ -156,13 +159,9 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`] when something committed is not in the replica.
-    pub async fn finish(&mut self) -> Result<Report, SessionError> {
+    pub async fn finish(self) -> Result<Report, SessionError> {
         self.waker.stop();
-        (&mut self.end).await.unwrap_or(Err(SessionError::Died))
-    }
-
-    async fn failed(mut self) -> SessionError {
-        self.ended().await
+        self.end.await.unwrap_or(Err(SessionError::Died))
     }
 }
 
@@ -180,40 +179,67 @@ fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
         .map_err(|source| StateError::Io { path: PathBuf::from("thread"), source }.into())
 }
 
-async fn ask(
+/// Asks the replica where recording begins.
+struct Question {
     store: Arc<dyn Store>,
     spool: Spool,
-    origin: std_mpsc::Sender<super::establish::Origin>,
-) -> Result<(), ReplicaError> {
-    let answer = origin::ask(store, spool).await?;
-    // The follower may have failed meanwhile; it says why.
-    origin.send(answer).ok();
-    Ok(())
+    stage: watch::Receiver<Stage>,
+    durable: watch::Sender<Option<Txid>>,
+    answer: std_mpsc::Sender<Origin>,
 }
 
-/// Waits for the follower, then for what it handed over to be shipped. Of several failures the cause
-/// is reported, not its consequence.
-async fn end_of(
+impl Question {
+    /// Asks once there is a database: a replica is not made for one that is refused.
+    async fn ask(mut self) -> Result<(), ReplicaError> {
+        if self.stage.wait_for(|stage| *stage == Stage::Followed).await.is_err() {
+            return Ok(());
+        }
+        let origin = origin::ask(self.store, self.spool).await?;
+        self.durable.send_replace(origin.stored);
+        // The follower may have failed meanwhile; it says why.
+        self.answer.send(origin).ok();
+        Ok(())
+    }
+}
+
+/// What a session consists of.
+struct Parts {
     following: Following,
     asking: JoinHandle<Result<(), ReplicaError>>,
     shipping: JoinHandle<Result<(), StoreError>>,
-) -> Result<Report, SessionError> {
-    match following.await.map_err(|_died| SessionError::Died)? {
-        Ok(recorded) => {
-            if recorded.is_none() {
-                asking.abort();
+    waker: Waker,
+}
+
+impl Parts {
+    /// Waits for the follower, then for what it handed over to be shipped. Of several failures the
+    /// cause is reported, not its consequence.
+    async fn end(mut self) -> Result<Report, SessionError> {
+        let followed = tokio::select! {
+            followed = &mut self.following => followed.map_err(|_died| SessionError::Died)?,
+            // As long as there is a follower, shipping ends only by failing.
+            shipped = &mut self.shipping => {
+                self.waker.stop();
+                shipped.map_err(|_died| SessionError::Died)??;
+                return Err(SessionError::Died);
             }
-            shipping.await.map_err(|_died| SessionError::Died)??;
-            Ok(Report { recorded })
-        }
-        Err(FollowError::NoReplica) => {
-            asking.await.map_err(|_died| SessionError::Died)??;
-            shipping.await.map_err(|_died| SessionError::Died)??;
-            Err(FollowError::NoReplica.into())
-        }
-        Err(error) => {
-            asking.abort();
-            Err(error.into())
+        };
+        match followed {
+            Ok(recorded) => {
+                if recorded.is_none() {
+                    self.asking.abort();
+                }
+                self.shipping.await.map_err(|_died| SessionError::Died)??;
+                Ok(Report { recorded })
+            }
+            Err(error) if error.is_for_want_of_a_replica() => {
+                self.asking.await.map_err(|_died| SessionError::Died)??;
+                self.shipping.await.map_err(|_died| SessionError::Died)??;
+                Err(error.into())
+            }
+            Err(error) => {
+                self.asking.abort();
+                Err(error.into())
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 //! start is proven part by part before it is used.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use genesis_wal::name::{ObjectName, SegmentName};
@@ -66,6 +66,19 @@ impl Spool {
         }
     }
 
+    /// Puts a segment aside that continues nothing, for somebody to look at; its path then.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn set_aside(&self, name: &SegmentName) -> io::Result<PathBuf> {
+        let target = self.root.join("orphans").join(name.to_string());
+        if let Some(folder) = target.parent() {
+            durable::create_folders(folder, 0o700)?;
+        }
+        durable::rename(&self.path(name), &target)?;
+        Ok(target)
+    }
+
     /// Begins a segment.
     ///
     /// # Errors
@@ -114,6 +127,18 @@ impl OpenSegment {
         Ok(())
     }
 
+    /// Takes back what was appended after the first `len` bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn truncate(&mut self, len: u64) -> io::Result<()> {
+        let mut file = self.file.file();
+        file.set_len(len)?;
+        file.seek(SeekFrom::Start(len))?;
+        self.bytes = len;
+        Ok(())
+    }
+
     /// Bytes appended so far.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -127,7 +152,7 @@ impl OpenSegment {
     pub fn seal(self, name: &SegmentName) -> io::Result<()> {
         let target = self.root.join(name.to_string());
         if let Some(folder) = target.parent() {
-            std::fs::create_dir_all(folder)?;
+            durable::create_folders(folder, 0o700)?;
         }
         self.file.place_unsynced(&target)
     }

@@ -1,10 +1,12 @@
 //! The folder of local state beside a database, and the lock that keeps it to one process.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use thiserror::Error;
 
 use crate::durable;
@@ -45,13 +47,14 @@ impl StateFolder {
     pub fn open(database: &Path, folder: Option<&Path>) -> Result<Self, StateError> {
         let path = folder.map_or_else(|| beside(database), Path::to_owned);
         let failed = |source| StateError::Io { path: path.clone(), source };
-        durable::create_folders(&path, 0o700).map_err(failed)?;
+        durable::create_folders(&path, 0o700).and_then(|()| keep_private(&path)).map_err(failed)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path.join("lock"))
             .map_err(failed)?;
         match lock.try_lock() {
@@ -76,6 +79,19 @@ impl StateFolder {
     }
 }
 
+/// Refuses a folder that somebody else could have planted or could write to.
+fn keep_private(path: &Path) -> io::Result<()> {
+    let metadata = path.symlink_metadata()?;
+    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
+        let reason = "it is a link, or belongs to another user";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
 fn beside(database: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(database.file_name().unwrap_or(database.as_os_str()));
@@ -97,5 +113,25 @@ mod tests {
         assert!(error.to_string().ends_with(&format!("process {}", std::process::id())));
         drop(state);
         StateFolder::open(&database, None).unwrap();
+    }
+
+    #[test]
+    fn planted_links_and_open_folders_are_not_used_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, victim) = (folder.path().join("app.db"), folder.path().join("victim"));
+        std::fs::File::create(&victim).unwrap();
+        let state = folder.path().join(".app.db-genesis");
+        std::fs::create_dir(&state).unwrap();
+        std::fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink(&victim, state.join("lock")).unwrap();
+        assert!(StateFolder::open(&database, None).is_err());
+        assert_eq!(state.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(victim.metadata().unwrap().len(), 0);
+
+        std::fs::remove_file(state.join("lock")).unwrap();
+        std::fs::remove_dir(&state).unwrap();
+        std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &state).unwrap();
+        assert!(StateFolder::open(&database, None).is_err());
     }
 }

@@ -43,7 +43,11 @@ impl Output {
             }
         }
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
-        let file = Temporary::create(folder.unwrap_or(Path::new(".")))
+        let folder = folder.unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return refuse(folder.to_owned(), "this folder does not exist");
+        }
+        let file = Temporary::create(folder)
             .map_err(|source| RestoreError::Write { path: target.to_owned(), source })?;
         Ok(Self { file, target: target.to_owned() })
     }

@@ -77,6 +77,15 @@ impl Source {
         Ok((source, held))
     }
 
+    /// Whether the file at `path` is a database in WAL mode, by its header alone: no lock is taken.
+    /// Only for a database that no connection of ours is open on.
+    #[must_use]
+    pub fn is_wal(path: &Path) -> bool {
+        let mut header = [0; 20];
+        let read = File::open(path).and_then(|file| file.read_exact_at(&mut header, 0));
+        read.is_ok() && header.starts_with(b"SQLite format 3\0") && header.ends_with(&[2, 2])
+    }
+
     /// Bytes in a page of the database.
     #[must_use]
     pub fn page_size(&self) -> PageSize {

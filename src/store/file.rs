@@ -58,7 +58,16 @@ impl Store for FileStore {
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        self.blocking("store", key, move |root| create(&root.join(path), &body)).await
+        let create = move |root: &Path| create(&root.join(path), &body);
+        match self.blocking("store", key.clone(), create).await? {
+            Created::Done => Ok(()),
+            Created::Taken => Err(StoreError {
+                kind: StoreErrorKind::AlreadyExists,
+                action: "store",
+                subject: key,
+                source: io::Error::from(io::ErrorKind::AlreadyExists).into(),
+            }),
+        }
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
@@ -83,7 +92,6 @@ impl Store for FileStore {
 fn classify(error: &io::Error) -> StoreErrorKind {
     match error.kind() {
         io::ErrorKind::NotFound => StoreErrorKind::NotFound,
-        io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
         io::ErrorKind::PermissionDenied
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::NotADirectory
@@ -93,7 +101,15 @@ fn classify(error: &io::Error) -> StoreErrorKind {
     }
 }
 
-fn create(target: &Path, body: &Body) -> io::Result<()> {
+/// What came of storing an object.
+enum Created {
+    /// It is there.
+    Done,
+    /// The name holds other bytes.
+    Taken,
+}
+
+fn create(target: &Path, body: &Body) -> io::Result<Created> {
     let folder = target.parent().unwrap_or(Path::new("."));
     durable::create_folders(folder, 0o700)?;
     let temporary = Temporary::create(folder)?;
@@ -105,13 +121,9 @@ fn create(target: &Path, body: &Body) -> io::Result<()> {
     }
     match temporary.place(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if holds(target, body)? {
-                Ok(())
-            } else {
-                Err(error)
-            }
+            Ok(if holds(target, body)? { Created::Done } else { Created::Taken })
         }
-        other => other,
+        other => other.map(|()| Created::Done),
     }
 }
 

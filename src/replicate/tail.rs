@@ -1,0 +1,244 @@
+//! A WAL that is being read: what was committed goes into the recorder, and the lock that keeps the WAL
+//! is moved as the ratchet says.
+
+use std::time::Duration;
+
+use genesis_wal::index::{IndexHeader, WalIndex};
+use genesis_wal::position::{WalIdentity, WalPosition};
+use genesis_wal::scan::{ScanEnd, Scanner};
+use genesis_wal::time::Micros;
+
+use super::cursor::{Continued, Cursor, Doubt, Next};
+use super::engine::{Engine, SEAL_BYTES};
+use super::establish::Established;
+use super::ratchet::{Outcome, Procedure, Ratchet, Step};
+use super::record::{self, RecordError, Recorder};
+use super::scan::scan;
+use super::ship::Outbox;
+use crate::clock;
+use crate::sqlite::{FrameReader, Source, SourceError};
+
+/// The pause before index and file, of two minds, are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
+
+/// How long they may stay of two minds: no writer takes that long to publish a commit.
+const OF_TWO_MINDS: Duration = Duration::from_secs(5);
+
+/// A WAL that is being read.
+#[derive(Debug)]
+pub struct Tail {
+    /// What was read, and where it goes.
+    pub recorder: Recorder,
+    /// What is to be done when.
+    pub engine: Engine,
+    cursor: Cursor,
+    ratchet: Ratchet,
+    outbox: Outbox,
+    /// What is read next may have been committed while nobody looked.
+    absent_since: Option<Micros>,
+    /// The wal-index when everything had been read.
+    settled: Option<IndexHeader>,
+    /// Since when index and file have been of two minds.
+    of_two_minds: Option<Duration>,
+}
+
+impl Tail {
+    /// Goes on from an established place.
+    #[must_use]
+    pub fn new(established: Established, engine: Engine, outbox: Outbox) -> Self {
+        let Established { recorder, cursor, absent_since } = established;
+        Self {
+            recorder,
+            engine,
+            cursor,
+            ratchet: Ratchet::new(),
+            outbox,
+            absent_since,
+            settled: None,
+            of_two_minds: None,
+        }
+    }
+
+    /// Whether everything that `index` publishes has been read.
+    #[must_use]
+    pub fn is_settled(&self, index: &WalIndex) -> bool {
+        self.settled == Some(index.header)
+    }
+
+    /// Whether the lock is where the next writer restarts the WAL.
+    #[must_use]
+    pub fn is_parked(&self, index: &WalIndex) -> bool {
+        self.ratchet.is_parked() && index.backfilled == index.header.max_frame
+    }
+
+    /// Reads and records what `index` says is committed.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn read(&mut self, source: &Source, index: &IndexHeader) -> Result<(), RecordError> {
+        match self.cursor.next(index, source.wal_header()?) {
+            Next::UpToDate => {
+                self.cursor.confirm(index);
+                self.settle(index);
+                Ok(())
+            }
+            Next::LookAgain => self.look_again(ScanEnd::SaltChanged { frame: 1 }),
+            Next::Doubt(doubt) => Err(RecordError::Doubt(doubt)),
+            Next::Scan { scanner, identity } => self.scan(source, index, scanner, identity),
+        }
+    }
+
+    /// Ends the open segment and hands it over.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn seal(&mut self) -> Result<(), RecordError> {
+        match self.recorder.seal()? {
+            Some(name) => self.outbox.segment(name).map_err(RecordError::Outbox),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the steps of a procedure that moves the lock.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the lock may stand on any of its guards then.
+    pub fn move_lock(
+        &mut self,
+        source: &mut Source,
+        procedure: Procedure,
+    ) -> Result<(), RecordError> {
+        let started = clock::monotonic();
+        let mut step = self.ratchet.start(procedure, started);
+        while step != Step::Finished {
+            let before = published(source)?;
+            let (done, copied) = self.take(step, source)?;
+            let index = match (step, copied) {
+                (Step::Begin, _) => before,
+                (_, Some(copied)) => copied,
+                _ => published(source)?,
+            };
+            let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
+            step = self.ratchet.next(&Outcome { now, done, index, waited_for });
+        }
+        let (now, parked) = (clock::monotonic(), self.ratchet.is_parked());
+        let max_frame = published(source)?.header.max_frame;
+        let micros = now.saturating_sub(started).as_micros();
+        tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
+        self.engine.moved(now, parked, max_frame);
+        Ok(())
+    }
+
+    /// Takes one step: whether it was done, and for a copy the wal-index that was copied to.
+    fn take(
+        &mut self,
+        step: Step,
+        source: &mut Source,
+    ) -> Result<(bool, Option<WalIndex>), RecordError> {
+        let done = match step {
+            Step::Copy => return Ok((true, Some(self.catch_up(source)?))),
+            Step::Begin => source.begin()?,
+            Step::End => source.end_older().map(|()| true)?,
+            Step::Checkpoint(pause) => {
+                clock::rest(pause);
+                source.checkpoint()?
+            }
+            Step::Sync => source.sync().map(|()| true)?,
+            Step::Write(pause) => {
+                clock::rest(pause);
+                source.lock_writes()?
+            }
+            Step::Rollback => source.unlock_writes().map(|()| true)?,
+            Step::Pin => source.pin()?,
+            Step::Unpin => source.unpin().map(|()| true)?,
+            Step::Look(pause) => {
+                clock::rest(pause);
+                true
+            }
+            Step::Finished => true,
+        };
+        Ok((done, None))
+    }
+
+    /// Reads and records until everything is that the wal-index publishes; that index.
+    fn catch_up(&mut self, source: &mut Source) -> Result<WalIndex, RecordError> {
+        loop {
+            let index = published(source)?;
+            if self.is_settled(&index) {
+                return Ok(index);
+            }
+            self.read(source, &index.header)?;
+        }
+    }
+
+    fn scan(
+        &mut self,
+        source: &Source,
+        index: &IndexHeader,
+        scanner: Scanner,
+        identity: WalIdentity,
+    ) -> Result<(), RecordError> {
+        let mut frames = FrameReader::new(source, index.max_frame);
+        let mut transactions = Vec::new();
+        let end = scan(&mut frames, scanner, |transaction| {
+            transactions.push(transaction);
+        })?;
+        if end != ScanEnd::Clean {
+            return self.look_again(end);
+        }
+        // Nothing is recorded before the whole of it is proven.
+        let commits = u32::try_from(transactions.len()).unwrap_or(u32::MAX);
+        let continued = self.cursor.advance(identity, index, commits);
+        if continued.map_err(RecordError::Doubt)? == Continued::Rebuilt {
+            tracing::info!("somebody rebuilt the wal-index: it counts commits anew");
+        }
+        let seen = record::Seen { wall: clock::wall(), late_since: self.absent_since };
+        let before = index.change.wrapping_sub(commits);
+        for (number, transaction) in (1u32..).zip(&transactions) {
+            let position = WalPosition {
+                identity,
+                frame: transaction.frame,
+                checksum: transaction.checksum,
+                change: before.wrapping_add(number),
+                pages: transaction.pages,
+            };
+            self.recorder.record(transaction, position, &mut frames, seen)?;
+            if self.recorder.waiting() >= SEAL_BYTES {
+                self.seal()?;
+            }
+        }
+        self.settle(index);
+        Ok(())
+    }
+
+    fn settle(&mut self, index: &IndexHeader) {
+        self.settled = Some(*index);
+        self.absent_since = None;
+        self.of_two_minds = None;
+    }
+
+    /// The index is ahead of the file, or the WAL was restarted between two looks. Both pass at once,
+    /// or this is no WAL that continues.
+    fn look_again(&mut self, end: ScanEnd) -> Result<(), RecordError> {
+        let now = clock::monotonic();
+        let since = *self.of_two_minds.get_or_insert(now);
+        if now.saturating_sub(since) > OF_TWO_MINDS {
+            return Err(RecordError::Doubt(Doubt::Scan(end)));
+        }
+        clock::rest(LOOK_AGAIN);
+        Ok(())
+    }
+}
+
+/// The wal-index, as soon as it is whole. One that a killed writer left torn is rebuilt.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn published(source: &mut Source) -> Result<WalIndex, SourceError> {
+    loop {
+        match source.index()? {
+            Some(index) => return Ok(index),
+            None => source.recover_index()?,
+        }
+    }
+}
