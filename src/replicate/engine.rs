@@ -51,6 +51,8 @@ pub struct Seen {
     pub now: Duration,
     /// The wal-index is not what it was when everything was read.
     pub unread: bool,
+    /// How often everything had been read.
+    pub settles: u64,
     /// The WAL was written to since the last time.
     pub written: bool,
     /// Bytes that were recorded and wait to be sealed.
@@ -104,6 +106,8 @@ pub struct Engine {
     /// A checkpointer that seems to wait for us: since when, and at which last frame.
     waiting: Option<(Duration, u32)>,
     last_response: Option<Duration>,
+    /// Told to finish: with so many settles everything committed by then has been read.
+    last_settle: Option<u64>,
 }
 
 /// An event whose commit has not been seen yet.
@@ -130,6 +134,7 @@ impl Engine {
             drain_at: 0,
             waiting: None,
             last_response: None,
+            last_settle: None,
         }
     }
 
@@ -147,6 +152,14 @@ impl Engine {
             self.last_response = Some(seen.now);
             return Action::Move(Procedure::Respond { since });
         }
+        let due = self.seal_due(seen);
+        if due == Some(Duration::ZERO) {
+            self.last_seal = Some(seen.now);
+            return Action::Seal;
+        }
+        if seen.stopping {
+            return self.finish(seen);
+        }
         if seen.unread {
             self.move_pause = FIRST_MOVE_PAUSE;
             self.busy = seen.now.saturating_sub(self.last_read) <= BUSY_GAP;
@@ -154,17 +167,21 @@ impl Engine {
             self.recheck = None;
             return Action::Read;
         }
-        let due = self.seal_due(seen);
-        if seen.waiting > 0 && (seen.stopping || due == Some(Duration::ZERO)) {
-            self.last_seal = Some(seen.now);
-            return Action::Seal;
-        }
-        if seen.stopping {
-            return Action::Finish;
-        }
         match self.move_due(seen) {
             Some(procedure) => Action::Move(procedure),
             None => self.pause(seen, due.unwrap_or(Duration::MAX)),
+        }
+    }
+
+    /// Reads what was committed before the question, however much is committed since, seals and ends.
+    fn finish(&mut self, seen: &Seen) -> Action {
+        let last = *self.last_settle.get_or_insert(seen.settles + u64::from(seen.unread));
+        if seen.settles < last {
+            Action::Read
+        } else if seen.waiting > 0 {
+            Action::Seal
+        } else {
+            Action::Finish
         }
     }
 
@@ -275,10 +292,23 @@ mod tests {
     #[test]
     fn stopping_reads_seals_and_ends() {
         let mut engine = Engine::new(INTERVAL, Some(16 << 20));
-        let stopping = Seen { stopping: true, ..at(100) };
-        assert_eq!(engine.next(&Seen { unread: true, waiting: 1, ..stopping }), Action::Read);
-        assert_eq!(engine.next(&Seen { waiting: 1, ..stopping }), Action::Seal);
-        assert_eq!(engine.next(&stopping), Action::Finish);
+        assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
+        let stopping = Seen { stopping: true, unread: true, ..at(101) };
+        assert_eq!(engine.next(&stopping), Action::Read);
+        // Not everything was read yet; then more is committed, which nobody asked for.
+        assert_eq!(engine.next(&stopping), Action::Read);
+        let settled = Seen { settles: 1, waiting: 1, ..stopping };
+        assert_eq!(engine.next(&settled), Action::Seal);
+        assert_eq!(engine.next(&Seen { waiting: 0, ..settled }), Action::Finish);
+    }
+
+    #[test]
+    fn steady_commits_keep_nothing_from_being_sealed() {
+        let mut engine = Engine::new(INTERVAL, None);
+        let steady = Seen { unread: true, waiting: 1, ..at(5000) };
+        assert_eq!(engine.next(&steady), Action::Seal);
+        assert_eq!(engine.next(&steady), Action::Read);
+        assert_eq!(engine.next(&Seen { waiting: SEAL_BYTES, ..steady }), Action::Seal);
     }
 
     #[test]
@@ -311,6 +341,7 @@ mod tests {
     const LOADED: Seen = Seen {
         now: Duration::from_secs(1),
         unread: false,
+        settles: 0,
         written: false,
         waiting: 0,
         stopping: false,

@@ -1,10 +1,12 @@
 //! Finds the point from which the source's WAL is recorded: the tip of the replica where it is proven
 //! that the source continues it, else a new generation with a snapshot.
 
+use std::io;
+
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::SegmentName;
 use genesis_wal::part::Stamp;
-use genesis_wal::position::WalIdentity;
+use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::ScanEnd;
 use genesis_wal::time::Micros;
 use thiserror::Error;
@@ -47,7 +49,7 @@ pub enum EstablishError {
     Wal(ScanEnd),
     /// The kernel gives no random numbers.
     #[error("cannot draw a random number")]
-    Random(#[from] std::io::Error),
+    Random(#[from] io::Error),
 }
 
 /// Where recording begins.
@@ -137,9 +139,10 @@ pub fn begin_generation(
     let Numbers { epoch, attempt, txid, not_before } = number;
     let pages = source.pages(&held.index)?;
     let cursor = Cursor::at(source.page_size(), &held.index.header, source.wal_header()?, pages);
-    let images = held_overlay(source, held)?.into_images(pages);
+    let overlay = Overlay::of_held(source, held)?.map_err(EstablishError::Wal)?;
+    let images = overlay.into_images(pages);
     let mut state = StateReader::new(source, images, pages);
-    let stamp = Stamp { generation: Generation { epoch, random: durable::random()? }, epoch };
+    let stamp = Stamp { generation: generation(epoch, attempt)?, epoch };
     let time = clock::wall().max(not_before);
     let snapshot = Snapshot { stamp, attempt, txid, time, position: cursor.position() };
     let table = capture::ship_snapshot(&mut state, snapshot, outbox)?;
@@ -147,6 +150,12 @@ pub fn begin_generation(
     let spool = spool.clone();
     let recorder = Recorder::new(spool, stamp, source.page_size(), table, txid, time);
     Ok(Established { recorder, cursor, absent_since: None })
+}
+
+/// A generation of this process. Of several under one epoch a later one is greater.
+fn generation(epoch: Epoch, attempt: u32) -> io::Result<Generation> {
+    let random = (u64::from(attempt) << 32) | (durable::random()? >> 32);
+    Ok(Generation { epoch, random })
 }
 
 /// The numbers of a new generation's snapshot.
@@ -175,8 +184,14 @@ fn at_recorded_place(source: &Source, held: &Held, tip: &Tip) -> Result<Place, E
     if overlay.end() != Some((position.frame, position.checksum)) {
         return Ok(Place::Gone);
     }
+    // On read mark 0 what was committed since is in the file, and its frames may go at any time.
+    if !held.overlay && position.frame != held.index.header.max_frame {
+        return Ok(Place::OtherState);
+    }
     let pages = overlay.pages();
-    let cursor = Cursor::at_position(source.page_size(), &position);
+    // The index may have been rebuilt since: only its own count continues.
+    let change = held.index.header.change.wrapping_sub(overlay.commits_after());
+    let cursor = Cursor::at_position(source.page_size(), &WalPosition { change, ..position });
     let state = StateReader::new(source, overlay.into_images(pages), pages);
     Ok(match table_of(state, tip)? {
         Some(table) => Place::Proven((table, cursor)),
@@ -192,22 +207,16 @@ fn as_of_now(
 ) -> Result<Option<(PageTable, Cursor)>, EstablishError> {
     let pages = source.pages(&held.index)?;
     let cursor = Cursor::at(source.page_size(), &held.index.header, source.wal_header()?, pages);
-    let images = held_overlay(source, held)?.into_images(pages);
-    let state = StateReader::new(source, images, pages);
+    let Ok(overlay) = Overlay::of_held(source, held)? else { return Ok(None) };
+    let state = StateReader::new(source, overlay.into_images(pages), pages);
     Ok(table_of(state, tip)?.map(|table| (table, cursor)))
-}
-
-fn held_overlay(source: &Source, held: &Held) -> Result<Overlay, EstablishError> {
-    Overlay::of_held(source, held)?.map_err(EstablishError::Wal)
 }
 
 fn table_of(mut state: StateReader<'_>, tip: &Tip) -> Result<Option<PageTable>, SourceError> {
     match capture::hash_pages(&mut state) {
         Ok(table) => Ok(Some(table).filter(|table| table.state() == tip.state)),
         // Where the file alone is the state, the WAL may be restarted and cut under this reading.
-        Err(SourceError::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::UnexpectedEof =>
-        {
+        Err(SourceError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
             Ok(None)
         }
         Err(error) => Err(error),

@@ -113,7 +113,7 @@ impl Follower {
         tracing::info!(database = %self.path.display(), "followed: what is committed now is kept");
         let origin = self.origin.recv().map_err(|_ended| ShippingEnded)?;
         let epoch = origin.epoch;
-        let mut established = self.establish(&source, &held, origin)?;
+        let mut established = self.establish(&mut source, &held, origin)?;
         let mut attempt = 0;
         loop {
             let engine = Engine::new(self.sync_interval, self.wal_limit);
@@ -144,31 +144,57 @@ impl Follower {
         source.keep_one_reader()?;
         let held = source.leap()?;
         source.end_older()?;
-        Ok(establish::begin_generation(source, &held, numbers, &self.spool, &self.outbox)?)
+        self.begin_generation(source, &held, numbers)
+    }
+
+    /// Begins a new generation with a snapshot of the held state. Where the WAL cannot be read, that is
+    /// the state of the file once everything is backfilled: SQLite itself goes by the wal-index.
+    fn begin_generation(
+        &self,
+        source: &mut Source,
+        held: &Held,
+        numbers: Numbers,
+    ) -> Result<Established, FollowError> {
+        let begin = |source: &Source, held: &Held| {
+            establish::begin_generation(source, held, numbers, &self.spool, &self.outbox)
+        };
+        match begin(source, held) {
+            Err(EstablishError::Wal(end)) => {
+                tracing::error!(
+                    reason = %end,
+                    "the application's SQLite left a WAL that no recovery could read; backfilling it"
+                );
+                let held = source.backfill_all()?;
+                Ok(begin(source, &held)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Opens the database as soon as there is one; `None` when told to stop before.
     fn await_database(&self) -> Result<Option<(Source, Held)>, SourceError> {
         let mut waited = false;
         loop {
+            // Asked before the look: what was made before the question is in the look.
+            let stopping = self.alarm.stopping();
             // A database that is being made is not touched before it is in WAL mode: the switch needs
-            // it for itself.
-            let untouched = waited && !self.set_wal && !Source::is_wal(&self.path);
-            let opened = (!untouched).then(|| Source::open(&self.path, self.set_wal));
-            match opened {
+            // it for itself. At the end it is looked at whatever it is.
+            let untouched = waited && !stopping && !self.set_wal && !Source::is_wal(&self.path);
+            match (!untouched).then(|| Source::open(&self.path, self.set_wal)) {
                 Some(Ok(opened)) => return Ok(Some(opened)),
-                Some(Err(error)) if error.is_not_yet() && !waited => {
-                    tracing::info!(reason = %error, "waiting for the database");
-                    self.stage.send_replace(Stage::Waiting);
+                Some(Err(error)) if error.is_not_yet() => {
+                    if stopping {
+                        return Ok(None);
+                    }
+                    if !waited {
+                        tracing::info!(reason = %error, "waiting for the database");
+                        self.stage.send_replace(Stage::Waiting);
+                    }
                     waited = true;
                 }
-                Some(Err(error)) if error.is_not_yet() => {}
-                Some(Err(SourceError::Locked { .. })) if waited => {}
+                Some(Err(SourceError::Locked { .. })) if waited && !stopping => {}
                 Some(Err(error)) => return Err(error),
                 None => {}
-            }
-            if self.alarm.stopping() {
-                return Ok(None);
             }
             // A wake means: stop, or look.
             let _woken = self.alarm.wait(AWAIT_POLL);
@@ -177,7 +203,7 @@ impl Follower {
 
     fn establish(
         &self,
-        source: &Source,
+        source: &mut Source,
         held: &Held,
         origin: Origin,
     ) -> Result<Established, FollowError> {
@@ -201,7 +227,7 @@ impl Follower {
             not_before = tip.time;
         }
         let numbers = Numbers { epoch, attempt: 0, txid: free, not_before };
-        Ok(establish::begin_generation(source, held, numbers, &self.spool, &self.outbox)?)
+        self.begin_generation(source, held, numbers)
     }
 
     fn follow(&self, source: &mut Source, tail: &mut Tail) -> Result<End, FollowError> {
@@ -213,6 +239,7 @@ impl Follower {
             let seen = Seen {
                 now: clock::monotonic(),
                 unread: !tail.is_settled(&index),
+                settles: tail.settles(),
                 written,
                 waiting: tail.recorder.waiting(),
                 stopping,

@@ -178,6 +178,10 @@ impl Recorder {
         let hashed = Vec::with_capacity(transaction.images.len());
         let mut images = Images { hashed, pages: Vec::new() };
         let lock_page = self.page_size.lock_page();
+        // The frames of a transaction lie together: the window is set once, at the first of them.
+        if let Some(first) = transaction.images.iter().map(|image| image.frame).min() {
+            frames.frames_from(first)?;
+        }
         for image in transaction.images.iter().filter(|image| image.page != lock_page) {
             let page = page_of(frames, image.frame)?;
             images.hashed.push((*image, PageHash::of(image.page, page)));

@@ -43,6 +43,7 @@ pub struct Overlay {
     /// The last transaction that went in.
     end: Option<(u32, Checksum)>,
     pages: u32,
+    commits_after: u32,
 }
 
 impl Overlay {
@@ -65,6 +66,8 @@ impl Overlay {
         let end = scan(&mut frames, scanner, |transaction| {
             if transaction.frame <= upto {
                 overlay.add(&transaction);
+            } else {
+                overlay.commits_after = overlay.commits_after.saturating_add(1);
             }
         })?;
         Ok(if end == ScanEnd::Clean { Ok(overlay) } else { Err(end) })
@@ -92,6 +95,12 @@ impl Overlay {
     #[must_use]
     pub fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// Commits in the WAL after that one.
+    #[must_use]
+    pub fn commits_after(&self) -> u32 {
+        self.commits_after
     }
 
     /// The images within a database of `pages` pages, ascending by page.

@@ -1,6 +1,7 @@
 //! One database and its replica: follower, shipper and the replica's answers, started and stopped
 //! together.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -51,7 +52,7 @@ pub enum SessionError {
         /// The database.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The local state.
     #[error(transparent)]
@@ -67,7 +68,7 @@ pub enum SessionError {
     Ship(#[from] StoreError),
     /// The system gives no thread.
     #[error("cannot start a thread")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
     /// A thread or task of ours died.
     #[error("a part of this program died")]
     Died,
@@ -244,17 +245,29 @@ impl Parts {
     }
 }
 
-/// The database's canonical path, through symbolic links; of one that does not exist, that of its
-/// folder.
+/// Links that are followed to a database that does not exist.
+const MAX_LINKS: u32 = 40;
+
+/// The database's canonical path, through symbolic links; of one that does not exist, where it will
+/// be.
 fn canonical(path: &Path) -> Result<PathBuf, SessionError> {
     let failed = |source| SessionError::Path { path: path.to_owned(), source };
-    match path.canonicalize() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-            let folder = folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?;
-            let no_name = || failed(std::io::ErrorKind::InvalidInput.into());
-            Ok(folder.join(path.file_name().ok_or_else(no_name)?))
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match target.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other.map_err(failed),
         }
-        other => other.map_err(failed),
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().map_err(failed)?;
+        match target.read_link() {
+            Ok(link) => target = folder.join(link),
+            Err(_no_link) => {
+                let name =
+                    target.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()));
+                return Ok(folder.join(name?));
+            }
+        }
     }
+    Err(failed(io::ErrorKind::InvalidInput.into()))
 }

@@ -74,12 +74,11 @@ impl PageTable {
                 return Err(next.unwrap_or(page));
             }
         }
+        if self.next_page() == Some(self.lock_page) && self.lock_page.get() <= pages {
+            self.push(PageHash(0));
+        }
         match self.next_page() {
-            Some(missing) if missing.get() <= pages && missing != self.lock_page => Err(missing),
-            Some(lock_page) if lock_page.get() <= pages => {
-                self.push(PageHash(0));
-                Ok(self.state)
-            }
+            Some(missing) if missing.get() <= pages => Err(missing),
             _ => Ok(self.state),
         }
     }
@@ -129,5 +128,6 @@ mod tests {
         assert_eq!(table.advance([], lock), Ok(StateHash(0)));
         assert_eq!(table.advance([], lock - 1), Ok(StateHash(0)));
         assert_eq!(table.advance([], lock), Ok(StateHash(0)));
+        assert_eq!(table.advance([], lock + 1), Err(page(lock + 1)));
     }
 }

@@ -24,6 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_micros(50);
 /// How long they may stay of two minds: no writer takes that long to publish a commit.
 const OF_TWO_MINDS: Duration = Duration::from_secs(5);
 
+/// The pause before a torn wal-index, whose writer lives, is looked at again.
+const TORN_PAUSE: Duration = Duration::from_millis(1);
+
 /// A WAL that is being read.
 #[derive(Debug)]
 pub struct Tail {
@@ -38,6 +41,8 @@ pub struct Tail {
     absent_since: Option<Micros>,
     /// The wal-index when everything had been read.
     settled: Option<IndexHeader>,
+    /// How often that was.
+    settles: u64,
     /// Since when index and file have been of two minds.
     of_two_minds: Option<Duration>,
 }
@@ -55,6 +60,7 @@ impl Tail {
             outbox,
             absent_since,
             settled: None,
+            settles: 0,
             of_two_minds: None,
         }
     }
@@ -63,6 +69,12 @@ impl Tail {
     #[must_use]
     pub fn is_settled(&self, index: &WalIndex) -> bool {
         self.settled == Some(index.header)
+    }
+
+    /// How often everything had been read.
+    #[must_use]
+    pub fn settles(&self) -> u64 {
+        self.settles
     }
 
     /// Whether the lock is where the next writer restarts the WAL.
@@ -213,6 +225,7 @@ impl Tail {
 
     fn settle(&mut self, index: &IndexHeader) {
         self.settled = Some(*index);
+        self.settles += 1;
         self.absent_since = None;
         self.of_two_minds = None;
     }
@@ -238,7 +251,11 @@ pub fn published(source: &mut Source) -> Result<WalIndex, SourceError> {
     loop {
         match source.index()? {
             Some(index) => return Ok(index),
-            None => source.recover_index()?,
+            None => match source.recover_index() {
+                // Its writer lives, and will finish what it writes.
+                Err(SourceError::Locked { .. }) => clock::rest(TORN_PAUSE),
+                other => other?,
+            },
         }
     }
 }

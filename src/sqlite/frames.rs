@@ -20,6 +20,7 @@ pub struct FrameReader<'a> {
     /// The number of the first frame in the window.
     first: u32,
     window: Vec<u8>,
+    single: Vec<u8>,
 }
 
 impl<'a> FrameReader<'a> {
@@ -27,7 +28,7 @@ impl<'a> FrameReader<'a> {
     #[must_use]
     pub fn new(source: &'a Source, max_frame: u32) -> Self {
         let page_size = source.page_size();
-        Self { source, page_size, max_frame, first: 1, window: Vec::new() }
+        Self { source, page_size, max_frame, first: 1, window: Vec::new(), single: Vec::new() }
     }
 
     /// Whole frames from `frame` on, as many as a window holds; empty where the file ends before
@@ -48,13 +49,20 @@ impl<'a> FrameReader<'a> {
         Ok(self.at(frame).unwrap_or_default())
     }
 
-    /// The page in `frame`; `None` where the file ends before that frame does.
+    /// The page in `frame`; `None` where the file ends before that frame does. Outside of what
+    /// [`frames_from`](Self::frames_from) read last, only this frame is read.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
         let len = frame_len(self.page_size);
-        Ok(self.frames_from(frame)?.get(FrameHeader::LEN..len))
+        if self.at(frame).is_some() {
+            return Ok(self.at(frame).and_then(|frames| frames.get(FrameHeader::LEN..len)));
+        }
+        self.single.resize(len, 0);
+        let offset = frame_offset(self.page_size, frame);
+        let filled = read_full(self.source, &mut self.single, offset)?;
+        Ok(self.single.get(FrameHeader::LEN..len).filter(|_| filled == len))
     }
 
     fn at(&self, frame: u32) -> Option<&[u8]> {

@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::SourceError;
 use super::locks::{self, LockByte};
+use crate::clock;
 
 /// How long a connection of ours waits for a lock that somebody holds for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,6 +24,10 @@ const INDEX_RETRIES: u32 = 1000;
 
 /// How often a read transaction is begun again until it is clear where its mark stands.
 const ACQUIRE_RETRIES: u32 = 10_000;
+
+/// How often everything is tried to be backfilled, and the pause between.
+const BACKFILL_RETRIES: u32 = 500;
+const BACKFILL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A followed database. While it lives, its read transaction keeps every frame behind the mark in
 /// the WAL.
@@ -228,6 +233,29 @@ impl Source {
             }));
         self.spare = Some(spare);
         done
+    }
+
+    /// Backfills the whole WAL, under the write lock, and holds the file alone.
+    ///
+    /// # Errors
+    /// When SQLite fails, or others stand in the way for too long.
+    pub fn backfill_all(&mut self) -> Result<Held, SourceError> {
+        for _ in 0..BACKFILL_RETRIES {
+            let locked = self.lock_writes()?;
+            self.leap()?;
+            self.end_older()?;
+            self.checkpoint()?;
+            let held = self.leap()?;
+            self.end_older()?;
+            if locked {
+                self.unlock_writes()?;
+            }
+            if !held.overlay {
+                return Ok(held);
+            }
+            clock::rest(BACKFILL_PAUSE);
+        }
+        Err(SourceError::Locked { path: self.path.clone() })
     }
 
     /// Takes the write lock, without waiting. False when somebody else has it.
@@ -479,7 +507,11 @@ fn sqlite(action: &'static str, path: &Path, source: rusqlite::Error) -> SourceE
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => SourceError::NotADatabase { path },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Locked { path },
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => SourceError::Locked { path },
         _ => SourceError::Sqlite { action, path, source },
     }
 }

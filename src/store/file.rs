@@ -121,7 +121,12 @@ fn create(target: &Path, body: &Body) -> io::Result<Created> {
     }
     match temporary.place(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok(if holds(target, body)? { Created::Done } else { Created::Taken })
+            if !holds(target, body)? {
+                return Ok(Created::Taken);
+            }
+            // Whoever placed it may have been killed before it was durable.
+            File::open(target)?.sync_all()?;
+            durable::sync_parent(target).map(|()| Created::Done)
         }
         other => other.map(|()| Created::Done),
     }
