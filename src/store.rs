@@ -25,6 +25,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreErrorKind::AlreadyExists`] when the name holds other bytes; they are left alone.
+    /// [`StoreErrorKind::NotFound`] when the body is a file that cannot be read. Into a place that holds
+    /// no `genesis.json` nothing else is stored where that can be known without a request.
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError>;
 
     /// A whole object; for those whose size is bounded by their kind.

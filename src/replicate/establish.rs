@@ -143,7 +143,8 @@ pub fn begin_generation(
     let images = overlay.into_images(pages);
     let mut state = StateReader::new(source, images, pages);
     let stamp = Stamp { generation: generation(epoch, attempt)?, epoch };
-    let time = clock::wall().max(not_before);
+    // A whole millisecond, as in the snapshot's name: what is told of it can be asked for.
+    let time = clock::wall().max(not_before).ceil_millis().micros();
     let snapshot = Snapshot { stamp, attempt, txid, time, position: cursor.position() };
     let table = capture::ship_snapshot(&mut state, snapshot, outbox)?;
     tracing::info!(generation = %stamp.generation, txid = txid.0, pages, "a new generation begins");

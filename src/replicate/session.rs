@@ -212,36 +212,35 @@ struct Parts {
 }
 
 impl Parts {
-    /// Waits for the follower, then for what it handed over to be shipped. Of several failures the
-    /// cause is reported, not its consequence.
+    /// Waits for the follower and for what it handed over to be shipped. Of several failures the cause
+    /// is reported, not its consequence.
     async fn end(mut self) -> Result<Report, SessionError> {
+        let mut shipped = false;
         let followed = tokio::select! {
-            followed = &mut self.following => followed.map_err(|_died| SessionError::Died)?,
-            // As long as there is a follower, shipping ends only by failing.
-            shipped = &mut self.shipping => {
+            followed = &mut self.following => followed,
+            // Beside a follower shipping ends only by failing; but it may end a moment before the
+            // follower's last word arrives.
+            done = &mut self.shipping => {
                 self.waker.stop();
-                shipped.map_err(|_died| SessionError::Died)??;
-                return Err(SessionError::Died);
+                done.map_err(|_died| SessionError::Died)??;
+                shipped = true;
+                (&mut self.following).await
             }
         };
-        match followed {
-            Ok(recorded) => {
-                if recorded.is_none() {
-                    self.asking.abort();
-                }
-                self.shipping.await.map_err(|_died| SessionError::Died)??;
-                Ok(Report { recorded })
-            }
-            Err(error) if error.is_for_want_of_a_replica() => {
-                self.asking.await.map_err(|_died| SessionError::Died)??;
-                self.shipping.await.map_err(|_died| SessionError::Died)??;
-                Err(error.into())
-            }
-            Err(error) => {
-                self.asking.abort();
-                Err(error.into())
-            }
+        let followed = followed.map_err(|_died| SessionError::Died)?;
+        let on_the_replicas_side = match &followed {
+            Ok(_) => true,
+            Err(error) => error.is_for_want_of_a_replica(),
+        };
+        if on_the_replicas_side && !matches!(followed, Ok(None)) {
+            self.asking.await.map_err(|_died| SessionError::Died)??;
+        } else {
+            self.asking.abort();
         }
+        if on_the_replicas_side && !shipped {
+            self.shipping.await.map_err(|_died| SessionError::Died)??;
+        }
+        Ok(Report { recorded: followed? })
     }
 }
 

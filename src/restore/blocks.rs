@@ -53,7 +53,7 @@ pub async fn write(
             return Ok(());
         };
         let died = |error| ObjectError::damaged(run.pack, format!("fetching it failed: {error}"));
-        let bytes = fetch.await.map_err(died)??;
+        let bytes = fetch.await.map_err(died)?.map_err(ObjectError::from)?;
         written += write_run(manifest, &run, &bytes, output)?;
         progress(Progress::Snapshot(written, total));
     }

@@ -58,15 +58,33 @@ impl Store for FileStore {
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        let create = move |root: &Path| create(&root.join(path), &body);
-        match self.blocking("store", key.clone(), create).await? {
+        let first = *name == ObjectName::Genesis;
+        let create = move |root: &Path| {
+            if !first && !root.join(ObjectName::Genesis.to_string()).is_file() {
+                return Ok(Created::Gone);
+            }
+            create(&root.join(path), &body)
+        };
+        let failed =
+            |kind, source| StoreError { kind, action: "store", subject: key.clone(), source };
+        let created = self.blocking("store", key.clone(), create).await;
+        // A folder that goes while it is written to may come back.
+        let passing = |error: StoreError| match error.kind {
+            StoreErrorKind::NotFound => StoreError { kind: StoreErrorKind::Passing, ..error },
+            _ => error,
+        };
+        match created.map_err(passing)? {
             Created::Done => Ok(()),
-            Created::Taken => Err(StoreError {
-                kind: StoreErrorKind::AlreadyExists,
-                action: "store",
-                subject: key,
-                source: io::Error::from(io::ErrorKind::AlreadyExists).into(),
-            }),
+            Created::Taken => {
+                let source = io::Error::from(io::ErrorKind::AlreadyExists).into();
+                Err(failed(StoreErrorKind::AlreadyExists, source))
+            }
+            Created::BodyGone(source) => Err(failed(StoreErrorKind::NotFound, source.into())),
+            Created::Gone => {
+                let reason =
+                    "the replica's genesis.json is gone: was its folder wiped or unmounted?";
+                Err(failed(StoreErrorKind::Permanent, reason.into()))
+            }
         }
     }
 
@@ -107,6 +125,10 @@ enum Created {
     Done,
     /// The name holds other bytes.
     Taken,
+    /// There is nothing to store: the local file cannot be read.
+    BodyGone(io::Error),
+    /// The folder is not the one that the replica was made in.
+    Gone,
 }
 
 fn create(target: &Path, body: &Body) -> io::Result<Created> {
@@ -115,9 +137,12 @@ fn create(target: &Path, body: &Body) -> io::Result<Created> {
     let temporary = Temporary::create(folder)?;
     match body {
         Body::Bytes(bytes) => temporary.file().write_all(bytes)?,
-        Body::File(path) => {
-            io::copy(&mut File::open(path)?, &mut temporary.file())?;
-        }
+        Body::File(path) => match File::open(path) {
+            Ok(mut file) => {
+                io::copy(&mut file, &mut temporary.file())?;
+            }
+            Err(error) => return Ok(Created::BodyGone(error)),
+        },
     }
     match temporary.place(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
