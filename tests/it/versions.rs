@@ -3,31 +3,19 @@
 
 /// Package, the oldest version that is good enough, and what is wrong before it.
 const MINIMUM: [(&str, Version, &str); 5] = [
-    (
-        "age",
-        Version(0, 11, 1),
-        "RUSTSEC-2024-0433: a plugin's name can run any program",
-    ),
+    ("age", Version(0, 11, 1), "RUSTSEC-2024-0433: a plugin's name can run any program"),
     (
         "aws-lc-sys",
         Version(0, 39, 0),
         "RUSTSEC-2026-0044 and -0048: certificate checks can be bypassed",
     ),
-    (
-        "libsqlite3-sys",
-        Version(0, 40, 0),
-        "bundles an SQLite before 3.54.1",
-    ),
+    ("libsqlite3-sys", Version(0, 40, 0), "bundles an SQLite before 3.54.1"),
     (
         "lz4_flex",
         Version(0, 12, 1),
         "RUSTSEC-2026-0041: a damaged block unpacks to what the buffer held before",
     ),
-    (
-        "rustls",
-        Version(0, 23, 46),
-        "older than what this project was tested with",
-    ),
+    ("rustls", Version(0, 23, 46), "older than what this project was tested with"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

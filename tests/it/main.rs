@@ -1,0 +1,15 @@
+//! What a user relies on, tried on the built program beside real applications: the bundled SQLite in
+//! the test's process, and the system's `sqlite3` shell and Python's `sqlite3` module as processes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says why on standard error"
+)]
+
+mod support;
+
+mod versions;
+mod writers;

@@ -1,0 +1,13 @@
+//! What the tests share: a place to work in, guarded processes, applications, and comparisons.
+
+mod application;
+mod compare;
+mod process;
+mod sandbox;
+mod wait;
+
+pub use application::{Application, Sqlite};
+pub use compare::{assert_same, contents, contents_of, same_bytes};
+pub use process::{Ended, Process};
+pub use sandbox::{Sandbox, files_below, mode};
+pub use wait::{setting, wait_until};

@@ -1,0 +1,148 @@
+//! Processes that end with the test, whatever becomes of it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait_until;
+
+/// A running process whose output goes to files. It is killed when this is dropped; if the test is
+/// failing then, what it said is printed.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// How a process ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; 128 + n after signal n.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts a command, with its output in files in `folder`.
+    pub fn start(command: &mut Command, folder: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let stdout = folder.join(format!("{number}.out"));
+        let stderr = folder.join(format!("{number}.err"));
+        let create = |path: &Path| File::create(path).unwrap();
+        command.stdout(create(&stdout)).stderr(create(&stderr));
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, stdout, stderr }
+    }
+
+    /// A command of the program under test. Its standard input is empty.
+    pub fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    /// Waits until it has logged `text`.
+    pub fn wait_for_log(&mut self, text: &str) {
+        wait_until(&format!("{text:?} in the log"), || {
+            let logged = self.log().contains(text);
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                logged || ended.is_none(),
+                "ended ({ended:?}) without {text:?}:\n{}",
+                self.log()
+            );
+            logged.then_some(())
+        });
+    }
+
+    /// Waits until it follows its database: what is committed from here on is kept.
+    pub fn wait_until_followed(&mut self) {
+        self.wait_for_log("followed");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Closes its standard input.
+    pub fn close_input(&mut self) {
+        drop(self.child.stdin.take().unwrap());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<Ended> {
+        let status = self.child.try_wait().unwrap()?;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap();
+        let read = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        Some(Ended { code, stdout: read(&self.stdout), stderr: read(&self.stderr) })
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Ended {
+        wait_until("the end of a process", || self.ended())
+    }
+
+    /// Asks it to end, and waits for a clean end.
+    pub fn stop(mut self) -> Ended {
+        self.signal(Signal::TERM);
+        self.wait().expect_code(0)
+    }
+
+    /// Kills it at once. It must not have ended before.
+    pub fn kill(mut self) {
+        let ended = self.ended();
+        assert!(ended.is_none(), "ended by itself: {ended:?}");
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("process {} said:\n{}", self.id(), self.log());
+        }
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+impl Ended {
+    /// The same, with the exit code that it must have.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The same, with every one of `words` in what it said on standard error.
+    #[track_caller]
+    pub fn expect_words(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in:\n{}", self.stderr);
+        }
+        self
+    }
+}

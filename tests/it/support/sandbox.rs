@@ -1,0 +1,199 @@
+//! A folder with a database, its replica and what is restored from it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Application, Ended, Process, Sqlite, wait_until};
+
+/// A place to work in, which goes with the test.
+#[derive(Debug)]
+pub struct Sandbox {
+    folder: TempDir,
+    outputs: AtomicU32,
+    /// The database.
+    pub db: PathBuf,
+    /// Where its replica goes.
+    pub replica: PathBuf,
+}
+
+impl Sandbox {
+    /// An empty place: neither database nor replica is there yet.
+    pub fn new() -> Self {
+        Self::named("app.db")
+    }
+
+    /// A place for a database of this name.
+    pub fn named(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for inner in ["app", "out", "logs"] {
+            std::fs::create_dir(folder.path().join(inner)).unwrap();
+        }
+        let (db, replica) = (folder.path().join("app").join(name), folder.path().join("replica"));
+        Self { folder, outputs: AtomicU32::new(0), db, replica }
+    }
+
+    /// A place with a database in WAL mode, made by the system's shell: a table `t(a)` of one row.
+    pub fn with_database() -> Self {
+        let sandbox = Self::new();
+        let mut shell = sandbox.application(Sqlite::Shell);
+        shell.run("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES('first');");
+        shell.close();
+        sandbox
+    }
+
+    /// A path in this place.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The folder of local state.
+    pub fn state(&self) -> PathBuf {
+        let name = self.db.file_name().unwrap().to_str().unwrap();
+        self.db.with_file_name(format!(".{name}-genesis"))
+    }
+
+    /// Opens the database by an SQLite.
+    pub fn application(&self, sqlite: Sqlite) -> Application {
+        Application::open(sqlite, &self.db)
+    }
+
+    /// Starts any command here.
+    pub fn start(&self, command: &mut Command) -> Process {
+        Process::start(command, &self.path("logs"))
+    }
+
+    /// Runs the program under test to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.start(&mut Process::command(arguments)).wait()
+    }
+
+    /// `replicate`, with what comes behind.
+    pub fn replicate_command(&self, more: &[&str]) -> Command {
+        let mut command = Process::command(["replicate", "--db"]);
+        command.arg(&self.db).arg("--replica").arg(&self.replica).args(more);
+        command
+    }
+
+    /// `exec`, with the application behind.
+    pub fn exec_command(&self, more: &[&str], application: &[&str]) -> Command {
+        let mut command = Process::command(["exec", "--db"]);
+        command.arg(&self.db).arg("--replica").arg(&self.replica).args(more);
+        command.arg("--").args(application);
+        command
+    }
+
+    /// Starts to replicate; returns when the database is followed.
+    pub fn replicate(&self) -> Process {
+        let mut process = self.start(&mut self.replicate_command(&[]));
+        process.wait_until_followed();
+        process
+    }
+
+    /// Runs `replicate` where it must fail.
+    pub fn replicate_fails(&self, more: &[&str]) -> Ended {
+        self.start(&mut self.replicate_command(more)).wait()
+    }
+
+    /// What `list --json` says.
+    pub fn list(&self) -> Value {
+        let listed = self.run(&["list", self.replica.to_str().unwrap(), "--json"]);
+        serde_json::from_str(&listed.expect_code(0).stdout).unwrap()
+    }
+
+    /// The generations, oldest first.
+    pub fn generations(&self) -> Vec<String> {
+        let listing = self.list();
+        let lines = listing["generations"].as_array().unwrap();
+        lines.iter().map(|line| line["generation"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The last transaction that can be restored.
+    pub fn last_txid(&self) -> Option<u64> {
+        if !self.replica.join("genesis.json").exists() {
+            return None;
+        }
+        let listing = self.list();
+        let windows = listing["generations"].as_array()?.last()?["windows"].as_array()?.clone();
+        windows.last()?["last_txid"].as_u64()
+    }
+
+    /// Waits until a transaction can be restored.
+    pub fn wait_for_txid(&self, txid: u64) {
+        wait_until(&format!("transaction {txid} in the replica"), || {
+            self.last_txid().filter(|last| *last >= txid)
+        });
+    }
+
+    /// Restores, wherever that leads. The output's folder is new and empty before.
+    pub fn try_restore(&self, more: &[&str]) -> (PathBuf, Ended) {
+        let number = self.outputs.fetch_add(1, Ordering::Relaxed);
+        let folder = self.path("out").join(number.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let output = folder.join("restored.db");
+        let replica = self.replica.to_str().unwrap();
+        let mut arguments = vec!["restore", replica, "--output", output.to_str().unwrap()];
+        arguments.extend(more);
+        let ended = self.run(&arguments);
+        (output, ended)
+    }
+
+    /// Restores: the database, and what was said.
+    #[track_caller]
+    pub fn restore(&self, more: &[&str]) -> (PathBuf, String) {
+        let (output, ended) = self.try_restore(more);
+        let ended = ended.expect_code(0);
+        assert_eq!(mode(&output), 0o600);
+        assert_eq!(files_below(output.parent().unwrap()), ["restored.db"]);
+        (output, ended.stdout)
+    }
+
+    /// Restores where it must fail: nothing is left then.
+    #[track_caller]
+    pub fn restore_fails(&self, more: &[&str]) -> Ended {
+        let (output, ended) = self.try_restore(more);
+        assert_ne!(ended.code, 0, "{}", ended.stdout);
+        assert_eq!(files_below(output.parent().unwrap()), [""; 0]);
+        ended
+    }
+
+    /// The names of the replica's objects but the writers' claims, in order.
+    pub fn objects(&self) -> Vec<String> {
+        let mut names = files_below(&self.replica);
+        names.retain(|name| !name.starts_with("epochs/"));
+        names
+    }
+
+    /// The paths of the objects whose names end like this, in order.
+    pub fn objects_ending(&self, ending: &str) -> Vec<PathBuf> {
+        let names = self.objects().into_iter().filter(|name| name.ends_with(ending));
+        names.map(|name| self.replica.join(name)).collect()
+    }
+}
+
+/// The permissions of a file or folder.
+pub fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+}
+
+/// The files below a folder, in order.
+pub fn files_below(folder: &Path) -> Vec<String> {
+    fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(folder, folder, &mut found);
+    found.sort();
+    found
+}
