@@ -11,5 +11,7 @@
 
 mod support;
 
+mod history;
+mod pages;
 mod versions;
 mod writers;
