@@ -13,5 +13,7 @@ mod support;
 
 mod history;
 mod pages;
+mod places;
+mod refusals;
 mod versions;
 mod writers;
