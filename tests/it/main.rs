@@ -12,8 +12,10 @@
 mod support;
 
 mod history;
+mod kill;
 mod pages;
 mod places;
 mod refusals;
+mod shutdown;
 mod versions;
 mod writers;

@@ -1,0 +1,210 @@
+//! Kill after kill: the replicator, the writer or both, at random moments. Whatever is restored is the
+//! state after exactly one of the writer's transactions, none acknowledged as durable is ever lost,
+//! and in the end nothing is missing.
+//!
+//! `GENESIS_KILLS` sets the number of kills, `GENESIS_SEED` repeats a run's choices.
+
+mod writer;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use genesis_replicate::{clock, durable};
+
+use crate::support::{Process, Sandbox, assert_same, contents_of, same_bytes, setting};
+pub use writer::{Model, Running, Writer};
+
+const KILLS: u64 = 20;
+
+/// `SplitMix64`: enough for choices that a seed repeats.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+}
+
+/// Tells the seed of a run that fails.
+struct Repeatable(u64);
+
+impl Drop for Repeatable {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to repeat the choices of this run: GENESIS_SEED={}", self.0);
+        }
+    }
+}
+
+/// What has been restored so far.
+#[derive(Debug)]
+struct Witness<'a> {
+    sandbox: &'a Sandbox,
+    writer: &'a Writer<'a>,
+    model: Model,
+    /// The writer's transaction in each restored state, by transaction id.
+    seen: BTreeMap<u64, u64>,
+}
+
+impl Witness<'_> {
+    /// Restores the latest state: it is the writer's after one transaction, and no older than
+    /// `durable` or than anything restored before.
+    fn look(&mut self, durable: u64) {
+        let (restored, said) = self.sandbox.restore(&[]);
+        let (_, rest) = said.split_once("as of transaction ").unwrap();
+        let txid = rest.split(',').next().unwrap().parse().unwrap();
+        assert!(txid >= durable, "transaction {durable} was durable, and {txid} is the last");
+        let n = Writer::step_of(&restored);
+        let acknowledged = self.writer.acknowledged();
+        assert!(n <= acknowledged + 1, "{n} restored, {acknowledged} acknowledged");
+        let what = format!("transaction {txid}, the writer's {n}");
+        assert_same(&contents_of(&restored), &self.model.contents(n), &what);
+        self.remember(txid, n);
+    }
+
+    fn remember(&mut self, txid: u64, n: u64) {
+        let before = self.seen.insert(txid, n);
+        assert!(before.is_none_or(|before| before == n), "{txid} was {before:?} and is {n}");
+        assert!(self.seen.values().is_sorted(), "states out of order: {:?}", self.seen);
+    }
+
+    /// Restores one transaction of a generation.
+    fn look_at(&mut self, generation: &str, txid: u64) {
+        let txid_text = txid.to_string();
+        let more = ["--generation", generation, "--txid", &txid_text];
+        let (restored, _) = self.sandbox.restore(&more);
+        let n = Writer::step_of(&restored);
+        let what = format!("transaction {txid} of {generation}, the writer's {n}");
+        assert_same(&contents_of(&restored), &self.model.contents(n), &what);
+        self.remember(txid, n);
+    }
+}
+
+/// What runs beside each other.
+struct Scene<'a> {
+    sandbox: &'a Sandbox,
+    writer: &'a Writer<'a>,
+    random: Random,
+    running: Option<Running>,
+    replicator: Option<Process>,
+}
+
+impl Scene<'_> {
+    /// Starts what does not run, in any order.
+    fn start(&mut self) {
+        let writer_first = self.random.next(2) == 0;
+        if writer_first {
+            self.start_writer();
+        }
+        if self.replicator.is_none() {
+            let mut command = self.sandbox.replicate_command(&[]);
+            self.replicator = Some(self.sandbox.start(&mut command));
+        }
+        self.start_writer();
+    }
+
+    fn start_writer(&mut self) {
+        if self.running.is_none() {
+            self.running = Some(self.writer.start(self.random.next(u64::MAX)));
+        }
+    }
+
+    fn wait_until_followed(&mut self) {
+        self.replicator.as_mut().unwrap().wait_until_followed();
+    }
+
+    /// Lets some time pass that is no multiple of anything.
+    fn pass_time(&mut self) {
+        let more = self.random.next(150);
+        self.writer.wait_for(self.writer.acknowledged() + more);
+        clock::rest(Duration::from_micros(self.random.next(4000)));
+    }
+
+    fn kill_some(&mut self) {
+        let whom = self.random.next(6);
+        if whom != 0 {
+            self.replicator.take().unwrap().kill();
+        }
+        if whom < 3 {
+            self.running.take().unwrap().kill();
+        }
+    }
+}
+
+#[test]
+fn kill_after_kill() {
+    let run = Repeatable(setting("GENESIS_SEED").unwrap_or_else(|| durable::random().unwrap()));
+    let sandbox = Sandbox::new();
+    let writer = Writer::create(&sandbox);
+    let random = Random(run.0);
+    let (running, replicator) = (None, None);
+    let mut scene = Scene { sandbox: &sandbox, writer: &writer, random, running, replicator };
+    let (model, seen) = (Model::new(), BTreeMap::new());
+    let mut witness = Witness { sandbox: &sandbox, writer: &writer, model, seen };
+
+    let mut durable = 0;
+    for _ in 0..setting("GENESIS_KILLS").unwrap_or(KILLS) {
+        scene.start();
+        if scene.random.next(4) > 0 {
+            scene.wait_until_followed();
+            scene.pass_time();
+        } else {
+            // In the middle of the start.
+            clock::rest(Duration::from_micros(scene.random.next(60_000)));
+        }
+        durable = durable.max(sandbox.last_txid().unwrap_or(0));
+        if durable > 0 && scene.random.next(4) == 0 {
+            witness.look(durable);
+        }
+        scene.kill_some();
+        if durable > 0 {
+            witness.look(durable);
+        }
+    }
+
+    scene.start();
+    scene.wait_until_followed();
+    scene.pass_time();
+    scene.running.take().unwrap().stop();
+    scene.replicator.take().unwrap().stop();
+    witness.look(durable);
+    compare_the_end(&sandbox, &writer, &witness);
+    look_back(&sandbox, &mut witness, &mut scene.random);
+    eprintln!(
+        "{} generations, {} transactions",
+        sandbox.generations().len(),
+        writer.acknowledged()
+    );
+}
+
+/// Everything acknowledged is there, and the restored file is the source's.
+fn compare_the_end(sandbox: &Sandbox, writer: &Writer<'_>, witness: &Witness<'_>) {
+    let (_, last) = witness.seen.last_key_value().unwrap();
+    assert_eq!(*last, writer.acknowledged());
+    let (restored, _) = sandbox.restore(&[]);
+    let mut shell = sandbox.application(crate::support::Sqlite::Shell);
+    shell.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    shell.close();
+    assert!(same_bytes(&restored, &sandbox.db));
+}
+
+/// Any transaction of any generation is still there, in its order.
+fn look_back(sandbox: &Sandbox, witness: &mut Witness<'_>, random: &mut Random) {
+    let listing = sandbox.list();
+    let mut before = 0;
+    for line in listing["generations"].as_array().unwrap() {
+        let generation = line["generation"].as_str().unwrap();
+        for window in line["windows"].as_array().unwrap() {
+            let txid = |key: &str| window[key].as_u64().unwrap();
+            let (first, last) = (txid("first_txid"), txid("last_txid"));
+            assert!(first > before, "{generation} uses transaction ids again: {listing:#}");
+            before = last;
+            witness.look_at(generation, first + random.next(last - first + 1));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The end: everything committed is in the replica, and nothing of ours in the database.
+
+use rustix::process::Signal;
+
+use crate::kill::Writer;
+use crate::support::{Sandbox, Sqlite, contents_of};
+
+/// The application goes on through the end, so every moment of it is a chance to lose a commit; and
+/// all but the first waits for an upload that is not due yet.
+fn everything_until_the_signal(signal: Signal) {
+    let sandbox = Sandbox::new();
+    let writer = Writer::create(&sandbox);
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&["--sync-interval", "5m"]));
+    replicator.wait_until_followed();
+    let running = writer.start(1);
+    writer.wait_for(60);
+    let acknowledged = writer.acknowledged();
+    replicator.signal(signal);
+    replicator.wait().expect_code(0).expect_words(&["everything committed is in the replica"]);
+    let (restored, _) = sandbox.restore(&[]);
+    let found = Writer::step_of(&restored);
+    assert!(found >= acknowledged, "{acknowledged} was committed before {signal:?}, found {found}");
+    assert!(found <= writer.acknowledged() + 1);
+    running.stop();
+}
+
+#[test]
+fn after_term() {
+    everything_until_the_signal(Signal::TERM);
+}
+
+#[test]
+fn after_int() {
+    everything_until_the_signal(Signal::INT);
+}
+
+#[test]
+fn after_hup() {
+    everything_until_the_signal(Signal::HUP);
+}
+
+#[test]
+fn a_quiet_database_is_not_touched_at_all() {
+    let sandbox = Sandbox::new();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1);");
+    application.run("PRAGMA wal_checkpoint; INSERT INTO t VALUES(2); INSERT INTO t VALUES(3);");
+    let files = [sandbox.db.clone(), sandbox.path("app/app.db-wal")];
+    let bytes = || files.clone().map(|path| std::fs::read(path).unwrap());
+    let before = bytes();
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(1);
+    replicator.stop();
+    assert!(bytes() == before);
+    // Nor when we are the last to leave: nothing is checkpointed, nothing deleted.
+    application.kill();
+    sandbox.replicate().stop();
+    assert!(bytes() == before);
+}
+
+#[test]
+fn only_the_applications_commits_are_in_the_database() {
+    let sandbox = Sandbox::new();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("PRAGMA journal_mode=WAL; CREATE TABLE t(a); PRAGMA user_version=7;");
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    let before = std::fs::read(&sandbox.db).unwrap();
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO t VALUES(1);");
+    application.close();
+    replicator.stop();
+    // The commit is where the application put it.
+    assert!(std::fs::read(&sandbox.db).unwrap() == before);
+    assert!(sandbox.path("app/app.db-wal").metadata().unwrap().len() > 32);
+
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    let after = std::fs::read(&sandbox.db).unwrap();
+    assert!(after[..100] == before[..100], "the header of the database");
+    let expected = "table t: CREATE TABLE t(a)\nt Integer(1)\n";
+    assert_eq!(contents_of(&sandbox.db), expected);
+}
