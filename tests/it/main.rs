@@ -11,6 +11,7 @@
 
 mod support;
 
+mod exec;
 mod history;
 mod kill;
 mod pages;
