@@ -11,12 +11,14 @@
 
 mod support;
 
+mod damage;
 mod exec;
 mod history;
 mod kill;
 mod pages;
 mod places;
 mod refusals;
+mod restarts;
 mod shutdown;
 mod versions;
 mod writers;

@@ -1,0 +1,151 @@
+//! A damaged replica is never restored from: the object is named, and nothing is left behind.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::support::{Sandbox, Sqlite};
+
+/// A replica with one snapshot and several segments.
+fn replicated() -> Sandbox {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let replicator = sandbox.replicate();
+    for txid in 2..=5_u64 {
+        application.run(&format!("INSERT INTO t VALUES(randomblob({txid} * 3000));"));
+        // One segment each.
+        sandbox.wait_for_txid(txid);
+    }
+    replicator.stop();
+    assert_eq!(sandbox.objects_ending(".seg").len(), 4);
+    sandbox
+}
+
+/// The end of an object's name, which a message must tell.
+fn name(object: &Path) -> &str {
+    object.file_name().unwrap().to_str().unwrap()
+}
+
+#[track_caller]
+fn assert_refused(sandbox: &Sandbox, object: &Path) {
+    sandbox.restore_fails(&[]).expect_code(5).expect_words(&[name(object)]);
+}
+
+fn put_back(object: &Path, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(object).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+}
+
+fn take_away(object: &Path) -> Vec<u8> {
+    let good = std::fs::read(object).unwrap();
+    std::fs::remove_file(object).unwrap();
+    good
+}
+
+#[test]
+fn a_flipped_byte() {
+    let sandbox = replicated();
+    let mut objects = sandbox.objects_ending(".seg");
+    objects.extend(sandbox.objects_ending(".manifest"));
+    for object in objects {
+        let good = std::fs::read(&object).unwrap();
+        for position in [0, 9, good.len() / 3, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[position] ^= 0x10;
+            put_back(&object, &bad);
+            assert_refused(&sandbox, &object);
+        }
+        put_back(&object, &good);
+    }
+    // Of a pack, what is read is its blocks.
+    let pack = &sandbox.objects_ending(".pack")[0];
+    let good = std::fs::read(pack).unwrap();
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 0x10;
+    put_back(pack, &bad);
+    assert_refused(&sandbox, pack);
+    put_back(pack, &good);
+    sandbox.restore(&[]);
+}
+
+#[test]
+fn a_truncated_object() {
+    let sandbox = replicated();
+    for ending in [".seg", ".manifest", ".pack"] {
+        let object = &sandbox.objects_ending(ending)[0];
+        let good = std::fs::read(object).unwrap();
+        for keep in [1, good.len() / 4, good.len() - 1] {
+            // The last byte of a pack belongs to its footer, which a restore does not need.
+            if ending == ".pack" && keep == good.len() - 1 {
+                continue;
+            }
+            put_back(object, &good[..keep]);
+            assert_refused(&sandbox, object);
+        }
+        put_back(object, &good);
+    }
+    sandbox.restore(&[]);
+}
+
+#[test]
+fn a_missing_object() {
+    let sandbox = replicated();
+    // Without a segment there is a gap, and what can be had instead.
+    let segment = &sandbox.objects_ending(".seg")[1];
+    let good = take_away(segment);
+    let refused = sandbox.restore_fails(&[]).expect_code(5);
+    refused.expect_words(&["between 2 and 4", "can be restored: transaction 2"]);
+    sandbox.restore(&["--txid", "2"]);
+    put_back(segment, &good);
+
+    let manifest = &sandbox.objects_ending(".manifest")[0];
+    let good = take_away(manifest);
+    sandbox.restore_fails(&[]).expect_code(6).expect_words(&["no snapshot"]);
+    put_back(manifest, &good);
+    sandbox.restore(&[]);
+}
+
+#[test]
+fn swapped_objects() {
+    let sandbox = replicated();
+    let segments = sandbox.objects_ending(".seg");
+    let [first, second] = [0, 1].map(|n| std::fs::read(&segments[n]).unwrap());
+    put_back(&segments[0], &second);
+    put_back(&segments[1], &first);
+    assert_refused(&sandbox, &segments[0]);
+    put_back(&segments[0], &first);
+    put_back(&segments[1], &second);
+    sandbox.restore(&[]);
+}
+
+#[test]
+fn objects_of_another_replica() {
+    let (sandbox, other) = (replicated(), replicated());
+    for ending in [".seg", ".manifest", ".pack"] {
+        let object = &sandbox.objects_ending(ending)[0];
+        let good = std::fs::read(object).unwrap();
+        put_back(object, &std::fs::read(&other.objects_ending(ending)[0]).unwrap());
+        if ending == ".pack" {
+            // The same database in both: what the manifest asks for may well be the same bytes.
+            let same = std::fs::read(object).unwrap().len() == good.len();
+            assert!(same || sandbox.try_restore(&[]).1.code == 5);
+        } else {
+            assert_refused(&sandbox, object);
+        }
+        put_back(object, &good);
+    }
+    sandbox.restore(&[]);
+}
+
+/// What a killed writer or a stranger left in the folder is none of the replica's business.
+#[test]
+fn strange_files() {
+    let sandbox = replicated();
+    let generation = sandbox.replica.join(&sandbox.generations()[0]);
+    for strange in ["wal/00/.tmp-0123456789abcdef", "wal/00/notes.txt", "snapshots/x.manifest"] {
+        put_back(&generation.join(strange), b"strange");
+    }
+    put_back(&sandbox.replica.join("README"), b"strange");
+    let (_, said) = sandbox.restore(&[]);
+    assert!(said.contains("as of transaction 5,"), "{said}");
+}

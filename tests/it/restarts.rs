@@ -1,0 +1,149 @@
+//! Restarts: what continues, what begins anew, and that nothing is lost or numbered twice.
+
+use genesis_replicate::clock;
+
+use crate::support::{Application, Sandbox, Sqlite, assert_same, contents_of, same_bytes};
+
+/// A database that was replicated for a while: transactions 1 to 3 are in the replica.
+fn replicated(sandbox: &Sandbox) -> Application {
+    let mut application = sandbox.application(Sqlite::Shell);
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO t VALUES('second'); INSERT INTO t VALUES('third');");
+    replicator.stop();
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(3)));
+    application
+}
+
+/// The replica's latest state is the database's.
+fn assert_complete(sandbox: &Sandbox, mut application: Application) {
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+}
+
+#[test]
+fn nothing_changed_and_nothing_is_shipped() {
+    let sandbox = Sandbox::with_database();
+    let application = replicated(&sandbox);
+    let before = sandbox.objects();
+    for _ in 0..3 {
+        sandbox.replicate().stop();
+    }
+    assert_eq!(sandbox.objects(), before);
+
+    let mut application = application;
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO t VALUES('fourth');");
+    replicator.stop();
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(4)));
+    assert_complete(&sandbox, application);
+}
+
+#[test]
+fn commits_while_we_were_away_are_shipped_as_late() {
+    let sandbox = Sandbox::with_database();
+    let mut application = replicated(&sandbox);
+    let away = clock::wall().to_string();
+    application.run("INSERT INTO t VALUES('away'); INSERT INTO t VALUES('away too');");
+    let between = clock::wall().to_string();
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(5);
+    application.run("INSERT INTO t VALUES('back');");
+    replicator.stop();
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(6)));
+
+    // Nobody knows when they were committed: a time in between gets the state before, and is told.
+    for time in [&away, &between] {
+        let (restored, said) = sandbox.restore(&["--timestamp", time]);
+        assert!(said.contains("as of transaction 3,"), "{said}");
+        assert!(said.contains("while nobody looked"), "{said}");
+        assert!(!contents_of(&restored).contains("away"));
+    }
+    let (_, said) = sandbox.restore(&[]);
+    assert!(!said.contains("while nobody looked"), "{said}");
+    let (restored, _) = sandbox.restore(&["--txid", "4"]);
+    assert!(contents_of(&restored).ends_with("t 'away'\n"));
+    assert_complete(&sandbox, application);
+}
+
+#[test]
+fn an_application_that_was_closed_and_opened_without_a_change() {
+    let sandbox = Sandbox::with_database();
+    replicated(&sandbox).close();
+    let mut application = sandbox.application(Sqlite::Python);
+    application.run("SELECT * FROM t;");
+    let before = sandbox.objects();
+    sandbox.replicate().stop();
+    assert_eq!(sandbox.objects(), before);
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    sandbox.replicate().stop();
+    assert_eq!(sandbox.objects(), before);
+
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO t VALUES('fourth');");
+    replicator.stop();
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(4)));
+    assert_complete(&sandbox, application);
+}
+
+#[test]
+fn a_change_that_nobody_saw_begins_a_new_generation() {
+    let sandbox = Sandbox::with_database();
+    replicated(&sandbox).close();
+    let old = sandbox.restore(&[]).0;
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("INSERT INTO t VALUES('unseen'); PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(4);
+    application.run("INSERT INTO t VALUES('seen');");
+    let ended = replicator.stop();
+    assert!(ended.stderr.contains("a new generation begins"), "{}", ended.stderr);
+
+    // The ids go on, and what was before stays.
+    let generations = sandbox.generations();
+    assert_eq!((generations.len(), sandbox.last_txid()), (2, Some(5)));
+    let (restored, _) = sandbox.restore(&["--generation", &generations[0]]);
+    assert!(same_bytes(&restored, &old));
+    let (restored, _) = sandbox.restore(&["--txid", "3"]);
+    assert!(same_bytes(&restored, &old));
+    let (restored, _) = sandbox.restore(&["--txid", "4"]);
+    let expected = contents_of(&old) + "t 'unseen'\n";
+    assert_same(&contents_of(&restored), &expected, "the first state of the new generation");
+    assert_complete(&sandbox, application);
+}
+
+/// A database of the same name that is another one: the replica keeps both histories.
+#[test]
+fn another_database_in_its_place() {
+    let sandbox = Sandbox::with_database();
+    replicated(&sandbox).close();
+    let old = sandbox.restore(&[]).0;
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(sandbox.path(&format!("app/app.db{suffix}"))).ok();
+    }
+    let mut application = sandbox.application(Sqlite::Python);
+    application.run("PRAGMA page_size=512; PRAGMA journal_mode=WAL; CREATE TABLE other(x);");
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO other VALUES(1);");
+    replicator.stop();
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (2, Some(5)));
+    assert!(same_bytes(&sandbox.restore(&["--txid", "3"]).0, &old));
+    assert_complete(&sandbox, application);
+}
+
+/// Each start ends cleanly with what came before it, however short it is.
+#[test]
+fn many_short_runs() {
+    let sandbox = Sandbox::with_database();
+    let mut application = replicated(&sandbox);
+    for n in 4..=15_u64 {
+        let replicator = sandbox.replicate();
+        application.run(&format!("INSERT INTO t VALUES({n});"));
+        replicator.stop();
+        assert_eq!(sandbox.last_txid(), Some(n));
+    }
+    assert_eq!(sandbox.generations().len(), 1);
+    assert_complete(&sandbox, application);
+}
