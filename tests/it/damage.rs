@@ -106,6 +106,34 @@ fn a_missing_object() {
 }
 
 #[test]
+fn a_missing_pack() {
+    let sandbox = replicated();
+    let pack = &sandbox.objects_ending(".pack")[0];
+    let good = take_away(pack);
+    assert_refused(&sandbox, pack);
+    put_back(pack, &good);
+    sandbox.restore(&[]);
+}
+
+/// A segment that does not hold what its name says, though every part of it is sound: without the
+/// comparison, an earlier state would be restored and called the latest.
+#[test]
+fn a_segment_that_is_not_what_its_name_says() {
+    let sandbox = replicated();
+    let segments = sandbox.objects_ending(".seg");
+    let earlier = std::fs::read(&segments[0]).unwrap();
+    for segment in [&segments[1], segments.last().unwrap()] {
+        let good = take_away(segment);
+        for other in [&[][..], &earlier] {
+            put_back(segment, other);
+            assert_refused(&sandbox, segment);
+        }
+        put_back(segment, &good);
+    }
+    sandbox.restore(&[]);
+}
+
+#[test]
 fn swapped_objects() {
     let sandbox = replicated();
     let segments = sandbox.objects_ending(".seg");

@@ -75,6 +75,16 @@ fn a_database_that_the_application_creates() {
     assert!(contents_of(&sandbox.restore(&[]).0).contains("born"));
 }
 
+/// Such a database cannot be followed. It is the application's to decide, but not in silence.
+#[test]
+fn a_database_that_the_application_never_switches_to_wal() {
+    let sandbox = Sandbox::new();
+    let create = "sqlite3 \"$DB\" \"CREATE TABLE t(a); INSERT INTO t VALUES('unprotected')\"";
+    let ended = exec_script(&sandbox, &[], create);
+    assert!(!ended.stderr.contains("everything committed is in the replica"), "{ended:?}");
+    ended.expect_words(&["app.db is not in WAL mode", "--set-wal"]);
+}
+
 #[test]
 fn a_database_that_the_application_creates_and_goes_on_with() {
     let sandbox = Sandbox::new();

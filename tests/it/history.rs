@@ -121,11 +121,10 @@ fn every_transaction_by_its_time() {
             historian.state(txid),
             &format!("at {moment}, expected {txid}: {said}"),
         );
-        // The moment of the commit itself, as `restore` tells it, and the microsecond before. A
-        // snapshot's time is kept rounded up.
+        // The moment of the commit itself, as `restore` tells it, and the microsecond before.
+        let committed = committed(&said);
+        assert_same(&at(committed).0, historian.state(txid), "at the commit");
         if txid > 1 {
-            let committed = committed(&said);
-            assert_same(&at(committed).0, historian.state(txid), "at the commit");
             let earlier = at(Micros(committed.0 - 1)).0;
             assert_same(&earlier, historian.state(txid - 1), "before the commit");
         }

@@ -81,3 +81,19 @@ fn only_the_applications_commits_are_in_the_database() {
     let expected = "table t: CREATE TABLE t(a)\nt Integer(1)\n";
     assert_eq!(contents_of(&sandbox.db), expected);
 }
+
+/// A replica that was wiped, or whose volume went away and left an empty mount point: a segment is
+/// worth nothing without what it rests on, so this is a new snapshot or a failure.
+#[test]
+fn a_replica_that_was_wiped_meanwhile() {
+    let sandbox = Sandbox::with_database();
+    let mut replicator = sandbox.replicate();
+    sandbox.wait_for_txid(1);
+    std::fs::remove_dir_all(&sandbox.replica).unwrap();
+    sandbox.application(Sqlite::Shell).run("INSERT INTO t VALUES('after');");
+    replicator.signal(Signal::TERM);
+    let ended = replicator.wait();
+    if ended.code == 0 {
+        assert!(contents_of(&sandbox.restore(&[]).0).contains("after"));
+    }
+}
