@@ -87,7 +87,9 @@ fn only_the_applications_commits_are_in_the_database() {
 #[test]
 fn a_replica_that_was_wiped_meanwhile() {
     let sandbox = Sandbox::with_database();
-    let mut replicator = sandbox.replicate();
+    let mut command = sandbox.replicate_command(&["--shutdown-timeout", "2s"]);
+    let mut replicator = sandbox.start(&mut command);
+    replicator.wait_until_followed();
     sandbox.wait_for_txid(1);
     std::fs::remove_dir_all(&sandbox.replica).unwrap();
     sandbox.application(Sqlite::Shell).run("INSERT INTO t VALUES('after');");
