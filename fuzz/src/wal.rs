@@ -166,6 +166,7 @@ pub fn part_decode(data: &[u8]) {
     };
     let stored = bytes.len() - reader.rest().len();
     assert_eq!(part::stored_len(&bytes), Ok(stored));
+    assert_eq!(part::trailing_len(&bytes[..stored]), Ok(stored));
 
     let mut again = Vec::new();
     assert_eq!(part::encode(&decoded.header, decoded.payload, &mut again), Ok(()));
@@ -178,12 +179,16 @@ pub fn part_decode(data: &[u8]) {
     assert_eq!(Part::decode(&mut Reader::new(&again)), Ok(Part { header, ..decoded }));
 }
 
-/// Sets payload length and CRC, as if the bytes were exactly one part.
+/// Sets both lengths and the CRC, as if the bytes were exactly one part.
 fn repair_part(bytes: &mut [u8]) {
-    let payload = bytes.len().saturating_sub(PartHeader::LEN + 4);
+    let whole = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let payload = bytes.len().saturating_sub(PartHeader::LEN + part::TRAILER_LEN);
     let Some((summed, crc)) = bytes.split_last_chunk_mut::<4>() else {
         return;
     };
+    if let Some(place) = summed.last_chunk_mut::<4>() {
+        *place = whole.to_le_bytes();
+    }
     if let (Some(place), Ok(len)) = (summed.get_mut(92..96), u32::try_from(payload)) {
         place.copy_from_slice(&len.to_le_bytes());
     }

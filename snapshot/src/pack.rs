@@ -12,7 +12,6 @@
 //! | 4 | 4 | n: blocks in the pack |
 //! | 8 | 13 · n | directory |
 //! | 8 + 13 · n | 8 · p | XXH3-64 of each page of each block, seeded with its number; 0 for the lock page |
-//! | 8 + 13 · n + 8 · p | 4 | bytes in the whole part, so that it is found from the object's end |
 //!
 //! An entry of the directory:
 //!
@@ -40,7 +39,6 @@ use genesis_wal::reader::ReadError;
 use thiserror::Error;
 
 const FOOTER_HEAD_LEN: usize = 8;
-const FOOTER_TAIL_LEN: usize = 4;
 const DIRECTORY_ENTRY_LEN: usize = 13;
 const HASH_LEN: usize = 8;
 

@@ -120,7 +120,7 @@ fn blocks_that_lie_one_after_another_share_their_place() {
     let one_run = encode(&manifest(&[0; 50])).len();
     let two_runs = encode(&manifest(&[&[0; 25][..], &[1; 25]].concat())).len();
     assert_eq!(two_runs, one_run + 20 + 32);
-    assert_eq!(one_run, 96 + 4 + 44 + 32 + 20 + 50 * 15);
+    assert_eq!(one_run, 96 + 8 + 44 + 32 + 20 + 50 * 15);
 }
 
 #[test]

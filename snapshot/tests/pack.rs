@@ -50,13 +50,13 @@ fn write(layout: BlockLayout, blocks: &Blocks) -> (Vec<u8>, Vec<BlockEntry>) {
 }
 
 fn footer_of(object: &[u8]) -> Result<PackFooter, PackError> {
-    let len = PackFooter::stored_len(object)?;
+    let len = part::trailing_len(object)?;
     PackFooter::decode(&object[object.len().saturating_sub(len)..])
 }
 
 /// The payload of a pack's footer.
 fn footer_payload(object: &[u8]) -> (Part<'_>, Vec<u8>) {
-    let len = PackFooter::stored_len(object).unwrap();
+    let len = part::trailing_len(object).unwrap();
     let part = Part::decode(&mut Reader::new(&object[object.len() - len..])).unwrap();
     (part, part.payload.to_vec())
 }
@@ -122,7 +122,7 @@ fn no_flipped_byte_and_no_truncation_yields_other_pages() {
     let blocks: Blocks = vec![(0, bytes(65_536, 2)), (2, bytes(1536, 3))];
     let (object, _) = write(layout, &blocks);
     let footer = footer_of(&object).unwrap();
-    let footer_at = object.len() - PackFooter::stored_len(&object).unwrap();
+    let footer_at = object.len() - part::trailing_len(&object).unwrap();
     for at in 0..object.len() {
         let mut bad = object.clone();
         bad[at] ^= 0x41;
@@ -130,7 +130,7 @@ fn no_flipped_byte_and_no_truncation_yields_other_pages() {
             assert!(footer_of(&bad).is_err(), "byte {at} flipped");
         } else if let Ok(unpacked) = unpack_all(&bad, &footer) {
             assert_eq!(unpacked, blocks, "byte {at} flipped");
-            assert!(!(96..footer_at - 4).contains(&at), "byte {at} is not covered");
+            assert!(!(96..footer_at - part::TRAILER_LEN).contains(&at), "byte {at} is not covered");
         }
         assert!(footer_of(&object[..at]).is_err(), "cut at {at}");
         assert!(PackFooter::decode(&object[at..]).is_err() || at == footer_at);

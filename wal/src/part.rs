@@ -18,11 +18,15 @@
 //! | 84 | 8 | state hash after the last transaction |
 //! | 92 | 4 | bytes in the payload, at most 64 MiB |
 //! | 96 | n | payload |
-//! | 96 + n | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
+//! | 96 + n | 4 | bytes in the whole part, CRC included |
+//! | 100 + n | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
 //!
 //! Numbers are little-endian. Bytes 8 to 23 are the *stamp*: they are written when the object is
 //! uploaded, everything behind them when it is sealed, so that what was sealed under one epoch can
 //! be uploaded under the next. Unknown kinds, versions and flags are refused.
+//!
+//! The length at the end is for readers that have only the end of an object: the last eight bytes
+//! tell where the last part begins ([`trailing_len`]).
 
 use thiserror::Error;
 
@@ -36,6 +40,12 @@ const VERSION: u8 = 1;
 const FLAG_POSITION: u8 = 1;
 const STAMP_OFFSET: usize = 8;
 const CRC_LEN: usize = 4;
+
+/// Bytes of a part beside its payload.
+const ENVELOPE_LEN: u32 = 104;
+
+/// Bytes behind a part's payload: its length, and the CRC.
+pub const TRAILER_LEN: usize = 8;
 
 /// The largest payload, in bytes.
 pub const MAX_PAYLOAD: u32 = 64 << 20;
@@ -107,6 +117,9 @@ pub enum PartError {
     /// The bytes are not those that were written.
     #[error("the part's CRC does not fit")]
     BadCrc,
+    /// The length at the end of the part is not its length, or that of no part.
+    #[error("a part does not have the {0} bytes that its end tells")]
+    BadLength(u32),
 }
 
 /// Who uploaded an object, and into which line of history.
@@ -209,9 +222,13 @@ impl<'a> Part<'a> {
         let (header, payload_len) = PartHeader::decode(reader)?;
         let payload_len = payload_len as usize;
         let payload = reader.take(payload_len)?;
-        let summed = summed.take(PartHeader::LEN + payload_len)?;
+        let told_len = reader.u32()?;
+        let summed = summed.take(PartHeader::LEN + payload_len + TRAILER_LEN - CRC_LEN)?;
         if reader.u32()? != crc32fast::hash(summed) {
             return Err(PartError::BadCrc);
+        }
+        if told_len as usize != summed.len() + CRC_LEN {
+            return Err(PartError::BadLength(told_len));
         }
         Ok(Self { header, payload })
     }
@@ -230,9 +247,10 @@ pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<
         return Err(PartError::BadRange);
     }
     let start = out.len();
-    out.reserve(PartHeader::LEN + payload.len() + CRC_LEN);
+    out.reserve(part_len(payload_len) as usize);
     header.encode(payload_len, out);
     out.extend_from_slice(payload);
+    out.extend_from_slice(&part_len(payload_len).to_le_bytes());
     let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
     out.extend_from_slice(&crc.to_le_bytes());
     Ok(())
@@ -245,7 +263,29 @@ pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<
 /// [`PartError`] when the bytes are no part's header.
 pub fn stored_len(header: &[u8]) -> Result<usize, PartError> {
     let (_, payload_len) = PartHeader::decode(&mut Reader::new(header))?;
-    Ok(PartHeader::LEN + payload_len as usize + CRC_LEN)
+    Ok(part_len(payload_len) as usize)
+}
+
+/// How many bytes the part that ends with `tail` takes in all: the last one of an object, where
+/// `tail` is the object's end. Only the length is read from it: nothing is proven.
+///
+/// # Errors
+/// [`PartError::Truncated`] when `tail` is shorter than [`TRAILER_LEN`], [`PartError::BadLength`]
+/// when no part is as long.
+pub fn trailing_len(tail: &[u8]) -> Result<usize, PartError> {
+    let truncated = ReadError::Truncated { wanted: TRAILER_LEN, left: tail.len() };
+    let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or(truncated)?;
+    let len = Reader::new(trailer).u32()?;
+    if (part_len(0)..=part_len(MAX_PAYLOAD)).contains(&len) {
+        Ok(len as usize)
+    } else {
+        Err(PartError::BadLength(len))
+    }
+}
+
+/// Bytes in a part whose payload has `payload_len`, at most [`MAX_PAYLOAD`].
+fn part_len(payload_len: u32) -> u32 {
+    ENVELOPE_LEN + payload_len
 }
 
 /// Puts another stamp on one whole part, which is proven first.
@@ -335,7 +375,8 @@ mod tests {
         let part = Part::decode(&mut reader).unwrap();
         assert_eq!((part.header, part.payload), (two, &b""[..]));
         assert_eq!(reader.finish(), Ok(()));
-        assert_eq!(stored_len(&bytes), Ok(PartHeader::LEN + 7 + 4));
+        assert_eq!(stored_len(&bytes), Ok(PartHeader::LEN + 7 + TRAILER_LEN));
+        assert_eq!(trailing_len(&bytes), Ok(PartHeader::LEN + TRAILER_LEN));
     }
 
     #[test]
@@ -347,6 +388,31 @@ mod tests {
             assert!(Part::decode(&mut Reader::new(&bad)).is_err(), "byte {at} flipped");
             assert!(Part::decode(&mut Reader::new(&good[..at])).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_wrong_length_at_the_end_is_refused() {
+        let good = encoded(&header(), b"payload");
+        let (payload_end, len) = (good.len() - TRAILER_LEN, u32::try_from(good.len()).unwrap());
+        for wrong in [0, len - 1, len + 1, u32::MAX] {
+            let mut bad = good[..payload_end].to_vec();
+            bad.extend_from_slice(&wrong.to_le_bytes());
+            bad.extend_from_slice(&crc32fast::hash(&bad).to_le_bytes());
+            let decoded = Part::decode(&mut Reader::new(&bad));
+            assert_eq!(decoded, Err(PartError::BadLength(wrong)));
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_object_tells_no_absurd_length() {
+        let tail = |len: u32| [&len.to_le_bytes()[..], &[0; 4]].concat();
+        for len in [104, 104 + MAX_PAYLOAD] {
+            assert_eq!(trailing_len(&tail(len)), Ok(len as usize));
+        }
+        for len in [0, 103, 105 + MAX_PAYLOAD, u32::MAX] {
+            assert_eq!(trailing_len(&tail(len)), Err(PartError::BadLength(len)));
+        }
+        assert!(matches!(trailing_len(&tail(104)[1..]), Err(PartError::Truncated(_))));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use genesis_wal::page::{PageHash, StateHash};
 use genesis_wal::part::{Part, PartHeader, PartKind};
-use genesis_wal::reader::{ReadError, Reader};
+use genesis_wal::reader::Reader;
 
 use super::entry::{BlockEncoding, BlockEntry};
 use super::{DIRECTORY_ENTRY_LEN, HASH_LEN, PackError};
@@ -22,21 +22,8 @@ pub struct PackFooter {
 }
 
 impl PackFooter {
-    /// The shortest end of a pack that tells how long its footer is.
-    pub const TAIL_LEN: usize = 8;
-
-    /// How many bytes the footer takes at the end of the pack that ends with `tail`. Nothing is
-    /// proven.
-    ///
-    /// # Errors
-    /// [`PackError::BadLength`] when `tail` is shorter than [`Self::TAIL_LEN`].
-    pub fn stored_len(tail: &[u8]) -> Result<usize, PackError> {
-        let truncated = ReadError::Truncated { wanted: Self::TAIL_LEN, left: tail.len() };
-        let tail = tail.last_chunk::<{ Self::TAIL_LEN }>().ok_or(truncated)?;
-        Ok(Reader::new(tail).u32()? as usize)
-    }
-
-    /// Reads and proves a footer from exactly its bytes: the last part of a pack.
+    /// Reads and proves a footer from exactly its bytes: the last part of a pack, which is as long as
+    /// [`trailing_len`](genesis_wal::part::trailing_len) tells from the pack's end.
     ///
     /// # Errors
     /// [`PackError`] says what is wrong.
@@ -51,9 +38,6 @@ impl PackFooter {
         let layout = BlockLayout { page_size: part.header.page_size, pages: reader.u32()? };
         let mut entries = decode_directory(&mut reader, layout)?;
         let hashes = decode_hashes(&mut reader, layout, &mut entries)?;
-        if reader.u32()? as usize != bytes.len() {
-            return Err(PackError::BadCount);
-        }
         reader.finish()?;
         let total = sum_of(&hashes);
         if total != part.header.after || part.header.before != StateHash::default() {

@@ -2,15 +2,15 @@
 
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageHash, StateHash};
-use genesis_wal::part::{self, MAX_PAYLOAD, PartHeader, PartKind, Stamp};
+use genesis_wal::part::{self, MAX_PAYLOAD, PartHeader, PartKind, Stamp, TRAILER_LEN};
 use genesis_wal::position::WalPosition;
 
 use super::entry::{BlockEntry, PackedBlock, pack_block};
-use super::{DIRECTORY_ENTRY_LEN, FOOTER_HEAD_LEN, FOOTER_TAIL_LEN, HASH_LEN, PackError};
+use super::{DIRECTORY_ENTRY_LEN, FOOTER_HEAD_LEN, HASH_LEN, PackError};
 use crate::block::BlockLayout;
 
 /// Bytes of an envelope beside its payload.
-const ENVELOPE_LEN: usize = PartHeader::LEN + 4;
+const ENVELOPE_LEN: usize = PartHeader::LEN + TRAILER_LEN;
 
 /// Puts blocks into a pack. [`push`](Self::push) them in ascending order, and
 /// [`finish`](Self::finish) when [`stored_len`](Self::stored_len) is large enough.
@@ -122,10 +122,7 @@ impl PackWriter {
     }
 
     fn footer_len(&self) -> usize {
-        FOOTER_HEAD_LEN
-            + self.entries.len() * DIRECTORY_ENTRY_LEN
-            + self.hashes.len() * HASH_LEN
-            + FOOTER_TAIL_LEN
+        FOOTER_HEAD_LEN + self.entries.len() * DIRECTORY_ENTRY_LEN + self.hashes.len() * HASH_LEN
     }
 
     fn footer(&self) -> Vec<u8> {
@@ -142,7 +139,6 @@ impl PackWriter {
         for hash in &self.hashes {
             footer.extend_from_slice(&hash.0.to_le_bytes());
         }
-        footer.extend_from_slice(&number(ENVELOPE_LEN + self.footer_len()));
         footer
     }
 }
