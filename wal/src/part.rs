@@ -6,7 +6,7 @@
 //! | 0 | 4 | magic `GRPT` |
 //! | 4 | 1 | kind: 1 segment, 2 blocks of a pack, 3 footer of a pack, 4 manifest |
 //! | 5 | 1 | version, 1 |
-//! | 6 | 1 | flags: bit 0, a WAL position is there; bit 1 (encrypted) and bit 2 (MAC) are reserved |
+//! | 6 | 1 | flags: bit 0, a WAL position is there; bit 1 (encrypted) and bit 2 (MAC) are reserved, see below |
 //! | 7 | 1 | page size, as its logarithm to base two |
 //! | 8 | 4 | epoch of the writer |
 //! | 12 | 4 | generation: epoch |
@@ -16,7 +16,7 @@
 //! | 40 | 36 | [`WalPosition`] behind the last transaction; zeros when there is none |
 //! | 76 | 8 | state hash before the first transaction |
 //! | 84 | 8 | state hash after the last transaction |
-//! | 92 | 4 | bytes in the payload, at most 64 MiB |
+//! | 92 | 4 | bytes in the payload as stored, at most 64 MiB |
 //! | 96 | n | payload |
 //! | 96 + n | 4 | bytes in the whole part, CRC included |
 //! | 100 + n | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
@@ -27,6 +27,18 @@
 //!
 //! The length at the end is for readers that have only the end of an object: the last eight bytes
 //! tell where the last part begins ([`trailing_len`]).
+//!
+//! The reserved flags mean what follows. This version neither writes nor takes them.
+//!
+//! - *MAC*: 32 bytes stand between the payload and the length. They are not counted as payload. They
+//!   cover everything before them, the stamp taken as zeros: who puts another stamp on a part needs
+//!   no key.
+//! - *Encrypted*: the WAL position (its 36 bytes, whether there is one or not) and both state hashes
+//!   are zeros in the header and stand in front of the clear payload. The payload length is that of
+//!   the stored payload.
+//!
+//! The limit of 64 MiB is one of the stored payload, which a decoder must hold whole. Encoders cut
+//! well below it: what encryption adds must fit too.
 
 use thiserror::Error;
 
@@ -426,6 +438,7 @@ mod tests {
         assert_eq!(with(4, 9), PartError::UnknownKind(9));
         assert_eq!(with(5, 2), PartError::UnknownVersion(2));
         assert_eq!(with(6, 3), PartError::UnknownFlags(3));
+        assert_eq!(with(6, 5), PartError::UnknownFlags(5));
         assert_eq!(with(7, 40), PartError::BadPageSize(BadPageSize(0)));
         assert_eq!(with(95, 0xff), PartError::TooLong(0xff00_0000));
         assert_eq!(with(32, 0), PartError::BadRange);
