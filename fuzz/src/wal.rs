@@ -302,17 +302,19 @@ fn cook(
         }
     }
     let txid = Txid(before as u64 + 1);
+    let (late, time) = (kind & 0x80 != 0, Micros(txid.0 << 20));
+    let (kind, commits) = match kind % 3 {
+        0 => (TransactionKind::Commit, 1),
+        1 => (TransactionKind::Rebase, 0),
+        _ => (TransactionKind::Coarse, u32::from(commits) + 1),
+    };
     let header = TransactionHeader {
         txid,
-        kind: match kind % 3 {
-            0 => TransactionKind::Commit,
-            1 => TransactionKind::Rebase,
-            _ => TransactionKind::Coarse,
-        },
-        late: kind & 0x80 != 0,
-        commits: u32::from(commits),
-        time: Micros(txid.0 << 20),
-        since: Micros(u64::from(commits)),
+        kind,
+        late,
+        commits,
+        time,
+        since: if late { Micros(u64::from(commits)) } else { time },
         pages: number,
         records: u32::try_from(pages.len()).ok()?,
         state: StateHash(txid.0.rotate_right(9)),

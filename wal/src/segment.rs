@@ -4,7 +4,8 @@
 //! sequence of *fragments*, each a header and page records. A transaction is one fragment, or, where
 //! it does not fit one part, several: each but the last ends its part, and the next part goes on
 //! with it. The parts of a transaction in fragments all carry the state hashes before and after the
-//! whole transaction.
+//! whole transaction. A segment object begins and ends with a whole transaction; within it, the parts
+//! follow one another by the rule of [`Sequence`].
 //!
 //! A fragment's header:
 //!
@@ -33,17 +34,27 @@
 //! | 7 | 8 | XXH3-64 of the page, seeded with its number |
 //! | 15 | n | the image as stored |
 //!
-//! Numbers are little-endian. Encoder and decoder hold: transaction ids go up by one within a part
-//! and fill the range in its header; pages go up within a transaction, stay within the database and
-//! leave out the lock page; no stored image is longer than a page.
+//! Numbers are little-endian. Encoder and decoder hold:
+//!
+//! - Transaction ids begin at 1, go up by one within a part and fill the range in its header.
+//! - A commit stands for one commit, a rebase for an unknown number, which is 0, and a coarse record
+//!   for at least one.
+//! - The earliest commit time is at or before the commit time, and equal to it unless late. Commit
+//!   times never go back within a part.
+//! - A fragment holds at least one page record, unless its transaction has none.
+//! - Pages go up within a transaction, stay within the database and leave out the lock page.
+//! - An image that is stored as it is has exactly a page's bytes, and an LZ4 block fewer.
 //!
 //! LZ4 blocks: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>.
 
 mod decode;
 mod encode;
+mod encoding;
 
 pub use decode::{Fragment, PageRecord, SegmentError, fragments};
 pub use encode::{EncodeError, SegmentEncoder};
+
+use thiserror::Error;
 
 use crate::id::Txid;
 use crate::page::StateHash;
@@ -52,8 +63,6 @@ use crate::time::Micros;
 const FRAGMENT_LEN: usize = 56;
 const RECORD_LEN: usize = 15;
 const FLAG_LATE: u8 = 1;
-const ENCODING_RAW: u8 = 0;
-const ENCODING_LZ4: u8 = 1;
 
 /// What a record stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,4 +115,53 @@ pub struct TransactionHeader {
     pub records: u32,
     /// The state hash after it.
     pub state: StateHash,
+}
+
+/// What no transaction may say of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BadTransaction {
+    /// The number that stands before the first.
+    #[error("a transaction has number 0")]
+    NoTxid,
+    /// A number of commits that the kind of record can't stand for.
+    #[error("transaction {} is recorded as {kind:?}, and as {commits} commits", txid.0)]
+    BadCommits {
+        /// The transaction.
+        txid: Txid,
+        /// What the record stands for.
+        kind: TransactionKind,
+        /// Its number of commits.
+        commits: u32,
+    },
+    /// The earliest commit time is after the commit time, or differs though the record is not late.
+    #[error("the commit times of transaction {} contradict each other", .0.0)]
+    BadInterval(Txid),
+    /// Committed before the transaction before it.
+    #[error("transaction {} is recorded as committed before the one before it", .0.0)]
+    TimeGoesBack(Txid),
+}
+
+impl TransactionHeader {
+    /// What encoder and decoder both hold of one transaction, and of the one before it.
+    fn check(&self, before: Option<Micros>) -> Result<(), BadTransaction> {
+        let Self { txid, kind, commits, .. } = *self;
+        let commits_fit = match kind {
+            TransactionKind::Commit => commits == 1,
+            TransactionKind::Rebase => commits == 0,
+            TransactionKind::Coarse => commits > 0,
+        };
+        if txid == Txid(0) {
+            return Err(BadTransaction::NoTxid);
+        }
+        if !commits_fit {
+            return Err(BadTransaction::BadCommits { txid, kind, commits });
+        }
+        if self.since > self.time || (!self.late && self.since != self.time) {
+            return Err(BadTransaction::BadInterval(txid));
+        }
+        if before.is_some_and(|before| self.time < before) {
+            return Err(BadTransaction::TimeGoesBack(txid));
+        }
+        Ok(())
+    }
 }

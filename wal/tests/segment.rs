@@ -7,7 +7,8 @@ use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::{self, Part, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::segment::{
-    EncodeError, SegmentEncoder, SegmentError, TransactionHeader, TransactionKind, fragments,
+    BadTransaction, EncodeError, SegmentEncoder, SegmentError, TransactionHeader, TransactionKind,
+    fragments,
 };
 use genesis_wal::time::Micros;
 use proptest::prelude::*;
@@ -27,7 +28,7 @@ fn transaction(txid: u64, pages: u32, records: usize) -> TransactionHeader {
         late: txid.is_multiple_of(2),
         commits: 1,
         time: Micros(txid * 1000),
-        since: Micros(txid * 900),
+        since: Micros(if txid.is_multiple_of(2) { txid * 900 } else { txid * 1000 }),
         pages,
         records: u32::try_from(records).unwrap(),
         state: StateHash(txid * 7),
@@ -182,6 +183,102 @@ fn the_encoder_refuses_what_no_decoder_takes() {
     encoder.page(number(4), hash, &page).unwrap();
     let gap = Err(EncodeError::OutOfSequence { before: Txid(5), found: Txid(7) });
     assert_eq!(encoder.begin(transaction(7, 9, 0), None), gap);
+}
+
+#[test]
+fn a_contradiction_in_a_header_is_refused_by_both_sides() {
+    type Change = fn(&mut TransactionHeader);
+    let bad_commits = |kind, commits| BadTransaction::BadCommits { txid: Txid(6), kind, commits };
+    let cases: [(Change, BadTransaction); 7] = [
+        (|h| h.late = false, BadTransaction::BadInterval(Txid(6))),
+        (|h| h.since = Micros(h.time.0 + 1), BadTransaction::BadInterval(Txid(6))),
+        (|h| h.time = Micros(4_999), BadTransaction::TimeGoesBack(Txid(6))),
+        (|h| h.commits = 0, bad_commits(TransactionKind::Commit, 0)),
+        (|h| h.commits = 2, bad_commits(TransactionKind::Commit, 2)),
+        (|h| h.kind = TransactionKind::Rebase, bad_commits(TransactionKind::Rebase, 1)),
+        (
+            |h| (h.kind, h.commits) = (TransactionKind::Coarse, 0),
+            bad_commits(TransactionKind::Coarse, 0),
+        ),
+    ];
+    let size = PageSize::new(512).unwrap();
+    let good_header = TransactionHeader { since: Micros(3_000), ..transaction(6, 9, 0) };
+    let good =
+        encode(size, &vec![(transaction(5, 9, 0), vec![]), (good_header, vec![])], usize::MAX);
+    let part = Part::decode(&mut Reader::new(&good)).unwrap();
+    for (change, expected) in cases {
+        let mut header = good_header;
+        change(&mut header);
+        let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+        encoder.begin(transaction(5, 9, 0), None).unwrap();
+        assert_eq!(encoder.begin(header, None), Err(expected.into()));
+
+        let payload = with_second_header(part.payload, &header);
+        let part = Part { payload: &payload, ..part };
+        assert_eq!(fragments(&part).nth(1), Some(Err(expected.into())));
+    }
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    let zero = TransactionHeader { late: false, ..transaction(0, 9, 0) };
+    assert_eq!(encoder.begin(zero, None), Err(BadTransaction::NoTxid.into()));
+}
+
+/// Writes what a header says of kind, flags, commits and times into the second fragment of a payload
+/// whose fragments have no pages.
+fn with_second_header(payload: &[u8], header: &TransactionHeader) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    let fragment = &mut payload[56..];
+    fragment[8] = match header.kind {
+        TransactionKind::Commit => 1,
+        TransactionKind::Rebase => 2,
+        TransactionKind::Coarse => 3,
+    };
+    fragment[9] = u8::from(header.late);
+    fragment[12..16].copy_from_slice(&header.commits.to_le_bytes());
+    fragment[16..24].copy_from_slice(&header.time.0.to_le_bytes());
+    fragment[24..32].copy_from_slice(&header.since.0.to_le_bytes());
+    payload
+}
+
+#[test]
+fn a_cut_before_the_first_page_leaves_no_empty_fragment() {
+    let size = PageSize::new(512).unwrap();
+    let (page, mut bytes) = (image(size, 4), Vec::new());
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    encoder.begin(transaction(5, 9, 0), None).unwrap();
+    encoder.begin(transaction(6, 9, 1), None).unwrap();
+    encoder.cut(&mut bytes).unwrap();
+    let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
+    assert_eq!((part.header.first, part.header.last), (Txid(5), Txid(5)));
+    assert_eq!(part.header.after, StateHash(35));
+    assert_eq!(encoder.cut(&mut Vec::new()), Ok(()));
+    encoder.page(number(1), PageHash::of(number(1), &page), &page).unwrap();
+    encoder.finish(&mut bytes).unwrap();
+    assert_eq!(decode(size, &bytes).unwrap().len(), 2);
+}
+
+#[test]
+fn an_empty_fragment_of_a_transaction_with_records_is_refused() {
+    let size = PageSize::new(512).unwrap();
+    let good = encode(size, &vec![(transaction(5, 9, 0), vec![])], usize::MAX);
+    let part = Part::decode(&mut Reader::new(&good)).unwrap();
+    let mut payload = part.payload.to_vec();
+    payload[36] = 1;
+    let part = Part { payload: &payload, ..part };
+    assert_eq!(fragments(&part).next(), Some(Err(SegmentError::BadCount(Txid(5)))));
+}
+
+#[test]
+fn an_image_is_as_long_as_its_encoding_allows() {
+    let size = PageSize::new(512).unwrap();
+    for (seed, encoding) in [(4, 0), (5, 1)] {
+        let good = encode(size, &vec![(transaction(5, 9, 1), vec![(1, image(size, seed))])], 1);
+        let part = Part::decode(&mut Reader::new(&good)).unwrap();
+        let mut payload = part.payload.to_vec();
+        assert_eq!(payload[60], 1 - encoding);
+        payload[60] = encoding;
+        let part = Part { payload: &payload, ..part };
+        assert_eq!(fragments(&part).next(), Some(Err(SegmentError::BadImage(number(1)))));
+    }
 }
 
 #[test]

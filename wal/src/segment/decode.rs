@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
+use super::encoding::Encoding;
 use super::{
-    ENCODING_LZ4, ENCODING_RAW, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader,
-    TransactionKind,
+    BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader, TransactionKind,
 };
 use crate::id::Txid;
 use crate::page::{PageHash, PageNumber, PageSize, StateHash};
@@ -27,19 +27,23 @@ pub enum SegmentError {
     /// Flags of a transaction that this program does not know.
     #[error("transaction flags {0:#06x} are not known to this program")]
     UnknownFlags(u32),
+    /// A transaction says of itself what none may.
+    #[error(transparent)]
+    BadTransaction(#[from] BadTransaction),
     /// A page encoding that this program does not know.
     #[error("page encoding {0} is not known to this program")]
     UnknownEncoding(u8),
     /// The transactions are not those that the part's header announces.
     #[error("transaction {0} has no place in this part")]
     OutOfSequence(Txid),
-    /// More page records than the transaction or the payload has.
+    /// More page records than the transaction or the payload has, or none where some must be.
     #[error("transaction {0} announces page records that it does not have")]
     BadCount(Txid),
     /// A page out of order, outside the database or at the lock page.
     #[error("page {0} has no place in its transaction")]
     BadPage(u32),
-    /// The stored image is longer than a page, or does not unpack to exactly one.
+    /// The stored image has a length that its encoding does not allow, or does not unpack to exactly
+    /// a page.
     #[error("the image of page {0} does not unpack")]
     BadImage(PageNumber),
     /// The image unpacks to another page than was stored.
@@ -76,12 +80,6 @@ pub struct PageRecord<'a> {
     pub hash: PageHash,
     encoding: Encoding,
     stored: &'a [u8],
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Raw,
-    Lz4,
 }
 
 impl<'a> PageRecord<'a> {
@@ -136,6 +134,7 @@ pub fn fragments<'a>(
         first: part.header.first,
         last: part.header.last,
         kind: part.header.kind,
+        time: None,
         open: false,
         rest: Reader::new(part.payload),
     });
@@ -155,6 +154,8 @@ struct Decoder<'a> {
     first: Txid,
     last: Txid,
     kind: PartKind,
+    /// When the transaction before was committed.
+    time: Option<Micros>,
     /// The fragment before leaves its transaction unfinished: nothing may follow in this part.
     open: bool,
     rest: Reader<'a>,
@@ -172,6 +173,7 @@ impl<'a> Decoder<'a> {
             };
         }
         let (header, first_record, count) = decode_header(&mut self.rest)?;
+        header.check(self.time)?;
         let txid = header.txid;
         let continues = first_record > 0;
         let in_sequence = self.expected == Some(txid) && txid <= self.last && !self.open;
@@ -180,11 +182,13 @@ impl<'a> Decoder<'a> {
         }
         let end = first_record.checked_add(count).filter(|&end| end <= header.records);
         let end = end.ok_or(SegmentError::BadCount(txid))?;
-        if (self.rest.rest().len() / RECORD_LEN) < count as usize {
+        let is_empty = count == 0 && header.records > 0;
+        if is_empty || (self.rest.rest().len() / RECORD_LEN) < count as usize {
             return Err(SegmentError::BadCount(txid));
         }
         let pages = self.decode_pages(&header, count)?;
         self.open = end < header.records;
+        self.time = Some(header.time);
         self.expected = txid.next();
         Ok(Some(Fragment { header, first_record, pages }))
     }
@@ -235,13 +239,10 @@ fn decode_record<'a>(
     page_size: PageSize,
 ) -> Result<PageRecord<'a>, SegmentError> {
     let number = PageNumber::new(reader.u32()?).ok_or(SegmentError::BadPage(0))?;
-    let encoding = match reader.u8()? {
-        ENCODING_RAW => Encoding::Raw,
-        ENCODING_LZ4 => Encoding::Lz4,
-        other => return Err(SegmentError::UnknownEncoding(other)),
-    };
+    let encoding = reader.u8()?;
+    let encoding = Encoding::from_code(encoding).ok_or(SegmentError::UnknownEncoding(encoding))?;
     let stored_len = usize::from(reader.u16()?) + 1;
-    if stored_len > page_size.bytes() {
+    if !encoding.fits(stored_len, page_size) {
         return Err(SegmentError::BadImage(number));
     }
     let hash = PageHash(reader.u64()?);

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::{ENCODING_LZ4, ENCODING_RAW, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader};
+use super::encoding::Encoding;
+use super::{BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader};
 use crate::id::Txid;
 use crate::page::{PageHash, PageNumber, PageSize, StateHash};
 use crate::part::{self, PartError, PartHeader, PartKind, Stamp};
@@ -14,6 +15,9 @@ pub enum EncodeError {
     /// The part could not be put into its envelope.
     #[error("the part does not fit its envelope")]
     Part(#[from] PartError),
+    /// The transaction says of itself what none may.
+    #[error(transparent)]
+    BadTransaction(#[from] BadTransaction),
     /// The transaction does not follow the one before.
     #[error("transaction {found} does not follow transaction {before}")]
     OutOfSequence {
@@ -63,12 +67,18 @@ struct Current {
     last_page: Option<PageNumber>,
 }
 
+/// The part that is being written: it holds at least one fragment.
 #[derive(Debug)]
 struct OpenPart {
     first: Txid,
+    /// The state before the first transaction.
     before: StateHash,
+    last: Txid,
+    /// The state and the place in the WAL after the last transaction.
+    after: StateHash,
+    position: Option<WalPosition>,
     payload: Vec<u8>,
-    /// Where the count of the open fragment stands in the payload, and what it is.
+    /// Where the count of the newest fragment stands in the payload, and what it is.
     count_at: usize,
     count: u32,
 }
@@ -92,10 +102,11 @@ impl SegmentEncoder {
         self.part.is_none()
     }
 
-    /// Begins a transaction. `position` is the place in the WAL behind it.
+    /// Begins a transaction. `position` is the place in the WAL after it.
     ///
     /// # Errors
-    /// [`EncodeError::OutOfSequence`] or [`EncodeError::Incomplete`]; nothing is written then.
+    /// [`EncodeError::BadTransaction`], [`EncodeError::OutOfSequence`] or [`EncodeError::Incomplete`]; nothing
+    /// is written then.
     pub fn begin(
         &mut self,
         header: TransactionHeader,
@@ -108,10 +119,14 @@ impl SegmentEncoder {
                 return Err(EncodeError::OutOfSequence { before, found });
             }
         }
+        header.check(self.last.map(|last| last.header.time))?;
         let before = self.last.map_or(self.before, |last| last.header.state);
         let current = Current { header, before, position, written: 0, last_page: None };
         self.last = Some(current);
-        self.open_fragment(&current);
+        // A fragment begins with its first page, as a cut may come before that.
+        if header.records == 0 {
+            self.open_fragment(&current);
+        }
         Ok(())
     }
 
@@ -136,7 +151,7 @@ impl SegmentEncoder {
         if !fits {
             return Err(EncodeError::BadPage(number));
         }
-        if self.part.is_none() {
+        if self.part.is_none() || current.written == 0 {
             self.open_fragment(&current);
         }
         current.written += 1;
@@ -146,7 +161,8 @@ impl SegmentEncoder {
             return Err(EncodeError::NotOpen);
         };
         part.count += 1;
-        append_record(&mut part.payload, &mut self.scratch, number, hash, image);
+        let (encoding, stored) = pack(self.page_size, image, &mut self.scratch);
+        append_record(&mut part.payload, number, hash, encoding, stored);
         Ok(())
     }
 
@@ -156,7 +172,7 @@ impl SegmentEncoder {
     /// # Errors
     /// [`EncodeError::Part`] when the part grew over the limit of its envelope.
     pub fn cut(&mut self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let (Some(mut part), Some(last)) = (self.part.take(), self.last) else {
+        let Some(mut part) = self.part.take() else {
             return Ok(());
         };
         part.patch_count();
@@ -165,10 +181,10 @@ impl SegmentEncoder {
             page_size: self.page_size,
             stamp: self.stamp,
             first: part.first,
-            last: last.header.txid,
-            position: last.position,
+            last: part.last,
+            position: part.position,
             before: part.before,
-            after: last.header.state,
+            after: part.after,
         };
         Ok(part::encode(&header, &part.payload, out)?)
     }
@@ -188,11 +204,17 @@ impl SegmentEncoder {
         let part = self.part.get_or_insert_with(|| OpenPart {
             first: current.header.txid,
             before: current.before,
+            last: current.header.txid,
+            after: current.header.state,
+            position: current.position,
             payload: Vec::new(),
             count_at: 0,
             count: 0,
         });
         part.patch_count();
+        part.last = current.header.txid;
+        part.after = current.header.state;
+        part.position = current.position;
         part.count = 0;
         part.count_at = part.payload.len() + FRAGMENT_LEN - 12;
         append_fragment(&mut part.payload, &current.header, current.written);
@@ -231,22 +253,32 @@ fn append_fragment(out: &mut Vec<u8>, header: &TransactionHeader, first_record: 
     out.extend_from_slice(&header.state.0.to_le_bytes());
 }
 
-/// Appends a page, compressed where that saves bytes.
-fn append_record(
-    out: &mut Vec<u8>,
-    scratch: &mut Vec<u8>,
-    number: PageNumber,
-    hash: PageHash,
-    image: &[u8],
-) {
+/// The image as it is stored: compressed where that saves bytes.
+fn pack<'a>(
+    page_size: PageSize,
+    image: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> (Encoding, &'a [u8]) {
     scratch.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
     let packed = lz4_flex::block::compress_into(image, scratch).ok();
-    let packed = packed.filter(|&n| n < image.len()).and_then(|n| scratch.get(..n));
-    let (encoding, stored) = packed.map_or((ENCODING_RAW, image), |packed| (ENCODING_LZ4, packed));
+    let packed = packed.filter(|&len| Encoding::Lz4.fits(len, page_size));
+    match packed.and_then(|len| scratch.get(..len)) {
+        Some(packed) => (Encoding::Lz4, packed),
+        None => (Encoding::Raw, image),
+    }
+}
+
+fn append_record(
+    out: &mut Vec<u8>,
+    number: PageNumber,
+    hash: PageHash,
+    encoding: Encoding,
+    stored: &[u8],
+) {
     let less_one = u16::try_from(stored.len().saturating_sub(1)).unwrap_or(u16::MAX);
     out.reserve(RECORD_LEN + stored.len());
     out.extend_from_slice(&number.get().to_le_bytes());
-    out.push(encoding);
+    out.push(encoding.code());
     out.extend_from_slice(&less_one.to_le_bytes());
     out.extend_from_slice(&hash.0.to_le_bytes());
     out.extend_from_slice(stored);
