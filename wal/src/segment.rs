@@ -50,9 +50,11 @@
 mod decode;
 mod encode;
 mod encoding;
+mod sequence;
 
 pub use decode::{Fragment, PageRecord, SegmentError, fragments};
 pub use encode::{EncodeError, SegmentEncoder};
+pub use sequence::{Reached, Sequence, SequenceError};
 
 use thiserror::Error;
 
