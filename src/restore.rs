@@ -111,7 +111,7 @@ async fn assemble(
 ) -> Result<Restored, RestoreError> {
     let manifest = replica.manifest(plan.manifest).await?;
     blocks::write(replica.store(), &manifest, &mut output, progress).await?;
-    let mut applier = Applier::new(Base::from(&manifest), plan.target);
+    let mut applier = Applier::new(Base::from(&manifest), plan.target, plan.reaches);
     let total = plan.segments.len() as u64;
     for (number, segment) in (1..).zip(&plan.segments) {
         let flow = apply(replica, *segment, &mut applier, &mut output).await?;
@@ -146,6 +146,10 @@ async fn apply(
             RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
             other => other,
         })?;
+    }
+    if flow == Flow::Continue && applier.txid() < segment.last {
+        let reason = format!("it ends with transaction {}", applier.txid().0);
+        return Err(ObjectError::damaged(segment, reason).into());
     }
     Ok(flow)
 }

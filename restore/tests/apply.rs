@@ -33,7 +33,8 @@ fn restore(
     batch_bytes: usize,
 ) -> Result<(Restored, Sink), Error> {
     let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
-    let mut applier = Applier::new(history.base(), target).with_batch_bytes(batch_bytes);
+    let reaches = Txid(history.last());
+    let mut applier = Applier::new(history.base(), target, reaches).with_batch_bytes(batch_bytes);
     for part in segments.iter().flat_map(|segment| parts(segment)) {
         if applier.push(&part, &mut sink)? == Flow::Reached {
             break;
@@ -137,7 +138,7 @@ fn a_missing_fragment_is_noticed() {
     assert!(all.len() >= 5);
     let run = |parts: &[Part<'_>], target| {
         let mut sink = Sink::default();
-        let mut applier = Applier::new(history.base(), target);
+        let mut applier = Applier::new(history.base(), target, Txid(7));
         for part in parts {
             if applier.push(part, &mut sink)? == Flow::Reached {
                 break;
@@ -160,12 +161,59 @@ fn a_missing_fragment_is_noticed() {
 }
 
 #[test]
+fn input_that_is_cut_off_between_parts_is_no_state() {
+    let changes = [change(6, &[0, 1, 2, 3], 1), change(6, &[1], 1), change(6, &[2, 4], 1)];
+    let history = History::new(6, &changes);
+    let segment = history.segment(6, 8, 1);
+    let all = parts(&segment);
+    let run = |count: usize, target| {
+        let mut applier = Applier::new(history.base(), target, Txid(8));
+        let (mut sink, mut flow) = (Sink::default(), Flow::Continue);
+        for part in &all[..count] {
+            flow = applier.push(part, &mut sink).unwrap();
+        }
+        let ended_early = applier.txid() < Txid(8) && flow == Flow::Continue;
+        (ended_early, applier.finish(&mut sink).map(|restored| restored.txid.0))
+    };
+    let ends_early = |txid: u64| Err(Error::EndsEarly { txid: Txid(txid), reaches: Txid(8) });
+    let incomplete = |txid: u64, missing| Err(Error::Incomplete { txid: Txid(txid), missing });
+    let expected = [
+        ends_early(5),
+        incomplete(6, 3),
+        incomplete(6, 2),
+        incomplete(6, 1),
+        ends_early(6),
+        ends_early(7),
+        incomplete(8, 1),
+        Ok(8),
+    ];
+    for (count, expected) in expected.into_iter().enumerate() {
+        assert_eq!(run(count, Target::Latest), (count < 7, expected.clone()), "{count} parts");
+        let far = run(count, Target::Time(Micros(9_999)));
+        assert_eq!(far, (count < 7, expected), "{count} parts");
+    }
+    // Transaction 8 shows that nothing more belongs to the time of transaction 7.
+    let time = Target::Time(Micros(1_002));
+    assert_eq!(run(4, time), (true, ends_early(6)));
+    assert_eq!(run(5, time), (true, ends_early(7)));
+    assert_eq!(run(6, time), (false, Ok(7)));
+    let txid = Target::Txid(Txid(7));
+    let not_reached = Err(Error::NotReached { target: txid, txid: Txid(6) });
+    assert_eq!(run(4, txid), (true, not_reached));
+    assert_eq!(run(5, txid), (false, Ok(7)));
+    let text = ends_early(6).unwrap_err().to_string();
+    let expected = "the objects end with transaction 6, and by their names they go on to \
+                    transaction 8";
+    assert_eq!(text, expected);
+}
+
+#[test]
 fn a_part_of_something_else_is_refused() {
     let history = History::new(4, &[change(4, &[0], 1), change(4, &[1], 1)]);
     let segment = history.segment(6, 7, usize::MAX);
     let base = history.base();
     let run = |base: Base| {
-        let mut applier = Applier::new(base, Target::Latest);
+        let mut applier = Applier::new(base, Target::Latest, Txid(7));
         applier.push(&parts(&segment)[0], &mut Sink::default())
     };
     let generation = genesis_wal::id::Generation { epoch: Epoch(9), random: 9 };
@@ -242,7 +290,7 @@ fn a_database_grows_over_the_lock_page_without_it() {
             time: Micros(0),
         };
         let mut sink = Places::default();
-        let mut applier = Applier::new(base, Target::Latest);
+        let mut applier = Applier::new(base, Target::Latest, Txid(FIRST + 1));
         applier.push(&parts(&segment)[0], &mut sink).unwrap();
         applier.finish(&mut sink).unwrap();
         assert_eq!(sink.0, [u64::from(lock) * 65_536, u64::from(lock + 1) * 65_536]);
@@ -285,7 +333,7 @@ fn after_an_error_nothing_is_restored() {
     let history = History::new(4, &[change(4, &[0], 1), change(4, &[1], 1)]);
     let segment = history.segment(6, 7, 1);
     let parts = parts(&segment);
-    let mut applier = Applier::new(history.base(), Target::Latest).with_batch_bytes(1);
+    let mut applier = Applier::new(history.base(), Target::Latest, Txid(7)).with_batch_bytes(1);
     let full = applier.push(&parts[0], &mut Full);
     assert!(matches!(full, Err(ApplyError::Sink(_))));
     let again = applier.push(&parts[0], &mut Full);
@@ -348,7 +396,7 @@ proptest! {
         let segment = history.segment(FIRST + 1, history.last(), cut_at);
         let all = parts(&segment);
         let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
-        let mut applier = Applier::new(history.base(), Target::Latest).with_batch_bytes(batch_bytes);
+        let mut applier = Applier::new(history.base(), Target::Latest, Txid(FIRST)).with_batch_bytes(batch_bytes);
         for index in order {
             if applier.push(index.get(&all), &mut sink).is_err() {
                 break;
@@ -378,7 +426,7 @@ proptest! {
         };
         let part = Part { header, payload: &payload };
         let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
-        let mut applier = Applier::new(history.base(), Target::Latest);
+        let mut applier = Applier::new(history.base(), Target::Latest, Txid(FIRST));
         if applier.push(&part, &mut sink).is_ok()
             && let Ok(restored) = applier.finish(&mut sink)
         {

@@ -22,6 +22,7 @@ pub struct Applier {
     generation: Generation,
     page_size: PageSize,
     target: Target,
+    reaches: Txid,
     batch_bytes: usize,
     batch: Batch,
     done: Restored,
@@ -31,9 +32,10 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// An applier onto a sink that holds `base`.
+    /// An applier onto a sink that holds `base`. `reaches` is the last transaction in the objects that
+    /// will come, by the plan: input that ends before it and before the target was cut off.
     #[must_use]
-    pub fn new(base: Base, target: Target) -> Self {
+    pub fn new(base: Base, target: Target, reaches: Txid) -> Self {
         let done = Restored {
             txid: base.txid,
             time: base.time,
@@ -46,6 +48,7 @@ impl Applier {
             generation: base.generation,
             page_size: base.page_size,
             target,
+            reaches,
             batch_bytes: BATCH_BYTES,
             batch: Batch::default(),
             done,
@@ -61,7 +64,8 @@ impl Applier {
         Self { batch_bytes, ..self }
     }
 
-    /// The last transaction that is complete.
+    /// The last transaction that is complete. Where it is before the last one that a segment is named
+    /// for, and the target is not reached, that segment ended too early.
     #[must_use]
     pub fn txid(&self) -> Txid {
         self.done.txid
@@ -89,8 +93,9 @@ impl Applier {
     /// Writes what waits, and gives the file its length.
     ///
     /// # Errors
-    /// [`ApplyError::Incomplete`] when a transaction was cut off, [`ApplyError::NotReached`] when the
-    /// target was not met, [`ApplyError::Broken`] after an error before.
+    /// [`ApplyError::Incomplete`] when a transaction was cut off, [`ApplyError::EndsEarly`] when
+    /// others are missing at the end, [`ApplyError::NotReached`] when the target was not met,
+    /// [`ApplyError::Broken`] after an error before.
     pub fn finish<S: PageSink>(mut self, sink: &mut S) -> Result<Restored, ApplyError<S::Error>> {
         if self.broken {
             return Err(ApplyError::Broken);
@@ -98,19 +103,27 @@ impl Applier {
         if let Some(open) = &self.open {
             return Err(open.incomplete());
         }
-        let met = match self.target {
-            Target::Latest => true,
-            Target::Txid(txid) => self.done.txid == txid,
-            Target::Time(time) => self.done.time <= time,
-        };
-        if !met {
-            let (target, txid) = (self.target, self.done.txid);
-            return Err(ApplyError::NotReached { target, txid });
-        }
+        self.check_met()?;
         self.batch.flush(self.page_size, sink)?;
         let len = u64::from(self.done.pages) * u64::from(self.page_size.get());
         sink.set_len(len).map_err(ApplyError::Sink)?;
         Ok(self.done)
+    }
+
+    fn check_met<E: Error>(&self) -> Result<(), ApplyError<E>> {
+        let (target, txid, reaches) = (self.target, self.done.txid, self.reaches);
+        let met = match target {
+            Target::Latest => true,
+            Target::Txid(wanted) => txid == wanted,
+            Target::Time(time) => self.done.time <= time,
+        };
+        if !met {
+            return Err(ApplyError::NotReached { target, txid });
+        }
+        if txid < reaches && !self.reached {
+            return Err(ApplyError::EndsEarly { txid, reaches });
+        }
+        Ok(())
     }
 
     fn take_part<S: PageSink>(

@@ -72,7 +72,19 @@ pub enum ApplyError<E: std::error::Error + 'static> {
         /// Records that have not come.
         missing: u32,
     },
-    /// The input ends before the target, or the snapshot is behind it.
+    /// The input ends before the last transaction that the objects are named for, and before the
+    /// target.
+    #[error(
+        "the objects end with transaction {}, and by their names they go on to transaction {}",
+        txid.0, reaches.0
+    )]
+    EndsEarly {
+        /// The last transaction that was applied.
+        txid: Txid,
+        /// The last transaction in the objects, by their names.
+        reaches: Txid,
+    },
+    /// The input ends before the target, or the snapshot is after it.
     #[error("{target} is not what the objects lead to: they lead to transaction {}", txid.0)]
     NotReached {
         /// What was asked for.
