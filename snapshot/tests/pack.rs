@@ -39,7 +39,7 @@ fn blocks(layout: BlockLayout) -> Blocks {
 }
 
 fn write(layout: BlockLayout, blocks: &Blocks) -> (Vec<u8>, Vec<BlockEntry>) {
-    let mut writer = PackWriter::new(layout, stamp(), Txid(7), None);
+    let mut writer = PackWriter::new(layout, stamp());
     for (block, raw) in blocks {
         writer.push(*block, raw).unwrap();
     }
@@ -102,18 +102,46 @@ fn round_trips_at_every_page_size() {
 }
 
 #[test]
-fn both_parts_say_which_state_and_sum_the_blocks_up() {
+fn blocks_lie_in_parts_that_are_proven_alone() {
+    let layout = layout(16, 40);
+    let noise = (0..40).map(|block| (block, bytes(65_536, 2 * u64::from(block) + 1)));
+    let (object, entries) = write(layout, &noise.collect());
+    let (mut reader, mut at, mut rest) = (Reader::new(&object), 0, entries.as_slice());
+    let sum = |entries: &[BlockEntry]| {
+        entries.iter().fold(StateHash::default(), |sum, entry| sum.plus(entry.sum))
+    };
+    for count in [16, 16, 8] {
+        let part = Part::decode(&mut reader).unwrap();
+        assert_eq!((part.header.kind, part.header.stamp), (PartKind::PackBlocks, stamp()));
+        assert_eq!((part.header.first, part.header.last), (Txid(0), Txid(0)));
+        assert_eq!(part.payload.len(), count << 16);
+        let (here, others) = rest.split_at(count);
+        assert_eq!(part.header.after, sum(here));
+        for (n, entry) in (0u64..).zip(here) {
+            assert_eq!(entry.offset, at + 96 + (n << 16));
+        }
+        at += 96 + part.payload.len() as u64 + 8;
+        rest = others;
+    }
+    let footer = Part::decode(&mut reader).unwrap().header;
+    assert_eq!((footer.kind, footer.after), (PartKind::PackFooter, sum(&entries)));
+    assert_eq!(reader.finish(), Ok(()));
+    assert_eq!(unpack_all(&object, &footer_of(&object).unwrap()).unwrap().len(), 40);
+}
+
+#[test]
+fn places_that_overlap_or_go_back_are_refused() {
     let layout = layout(12, 40);
     let (object, entries) = write(layout, &blocks(layout));
-    let mut reader = Reader::new(&object);
-    for kind in [PartKind::PackBlocks, PartKind::PackFooter] {
-        let header = Part::decode(&mut reader).unwrap().header;
-        assert_eq!((header.kind, header.stamp), (kind, stamp()));
-        assert_eq!((header.first, header.last), (Txid(7), Txid(7)));
-        let sums = entries.iter().map(|entry| entry.sum);
-        assert_eq!(header.after, sums.fold(StateHash::default(), StateHash::plus));
+    let (part, payload) = footer_payload(&object);
+    let offset = |entry: usize| u32::try_from(entries[entry].offset).unwrap();
+    for (entry, offset) in [(0, offset(0) - 1), (1, offset(1) - 1), (1, 0)] {
+        let mut payload = payload.clone();
+        let at = 8 + 17 * entry + 4;
+        payload[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+        let refused = decode_payload(&part, &payload);
+        assert_eq!(refused, Err(PackError::OutOfOrder(entries[entry].block)));
     }
-    assert_eq!(reader.finish(), Ok(()));
 }
 
 #[test]
@@ -192,7 +220,7 @@ fn the_lock_page_is_stored_as_zeros_and_has_no_hash() {
 #[test]
 fn the_writer_refuses_what_no_reader_takes() {
     let layout = layout(16, 3);
-    let mut writer = PackWriter::new(layout, stamp(), Txid(7), None);
+    let mut writer = PackWriter::new(layout, stamp());
     let raw = bytes(65_536, 2);
     writer.push(1, &raw).unwrap();
     assert_eq!(writer.push(1, &raw), Err(PackError::OutOfOrder(1)));
@@ -209,7 +237,7 @@ fn the_writer_refuses_what_no_reader_takes() {
 
 #[test]
 fn an_empty_pack_is_nothing() {
-    let writer = PackWriter::new(layout(12, 40), stamp(), Txid(7), None);
+    let writer = PackWriter::new(layout(12, 40), stamp());
     let mut out = Vec::new();
     assert!(writer.is_empty());
     assert_eq!(writer.finish(&mut out), Ok(Vec::new()));
@@ -220,7 +248,7 @@ fn an_empty_pack_is_nothing() {
 fn a_full_pack_says_so_and_can_still_be_finished() {
     let layout = layout(16, 2000);
     let noise = bytes(65_536, 3);
-    let mut writer = PackWriter::new(layout, stamp(), Txid(7), None);
+    let mut writer = PackWriter::new(layout, stamp());
     writer.push(0, &bytes(65_536, 2)).unwrap();
     let full = (1..2000).find_map(|block| {
         let packed = pack_block(layout, block, &noise).unwrap();

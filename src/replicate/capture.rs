@@ -119,13 +119,14 @@ struct Packs<'a> {
 
 impl<'a> Packs<'a> {
     fn new(layout: BlockLayout, snapshot: Snapshot, outbox: &'a Outbox) -> Self {
-        let writer = new_writer(layout, snapshot);
+        let writer = PackWriter::new(layout, snapshot.stamp);
         let (shipped, blocks) = (Vec::new(), Vec::new());
         Self { layout, snapshot, outbox, writer, shipped, blocks, in_flight: None }
     }
 
     fn ship_pack(&mut self) -> Result<(), CaptureError> {
-        let full = std::mem::replace(&mut self.writer, new_writer(self.layout, self.snapshot));
+        let next = PackWriter::new(self.layout, self.snapshot.stamp);
+        let full = std::mem::replace(&mut self.writer, next);
         if full.is_empty() {
             return Ok(());
         }
@@ -176,8 +177,4 @@ impl<'a> Packs<'a> {
         self.in_flight = Some(self.outbox.object(name, Bytes::from(object))?);
         Ok(())
     }
-}
-
-fn new_writer(layout: BlockLayout, snapshot: Snapshot) -> PackWriter {
-    PackWriter::new(layout, snapshot.stamp, snapshot.txid, snapshot.position)
 }

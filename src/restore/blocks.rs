@@ -21,6 +21,9 @@ const FETCH: u64 = 4 << 20;
 /// Fetches under way at once.
 const FETCHES: usize = 4;
 
+/// Bytes between two blocks that are fetched along: the ends of parts stand there.
+const SKIP: u64 = 4096;
+
 /// Consecutive blocks that lie one after another in one pack.
 #[derive(Debug)]
 struct Run<'a> {
@@ -66,12 +69,11 @@ fn write_run(
     output: &mut Output,
 ) -> Result<u64, RestoreError> {
     let damaged = |error: PackError| ObjectError::damaged(run.pack, crate::describe(&error));
-    let (mut rest, mut raw, mut written) = (bytes, Vec::new(), 0);
+    let (mut raw, mut written) = (Vec::new(), 0);
     for ManifestBlock { entry, .. } in run.blocks {
-        let (stored, behind) = rest
-            .split_at_checked(entry.stored_len as usize)
-            .ok_or_else(|| ObjectError::damaged(run.pack, "it is cut off"))?;
-        rest = behind;
+        let start = usize::try_from(entry.offset - run.bytes.start).unwrap_or(usize::MAX);
+        let stored = bytes.get(start..).and_then(|rest| rest.get(..entry.stored_len as usize));
+        let stored = stored.ok_or_else(|| ObjectError::damaged(run.pack, "it is cut off"))?;
         unpack_block(entry, manifest.layout, stored, &mut raw).map_err(damaged)?;
         let wrote = output.write_at(manifest.layout.offset_of(entry.block), &raw);
         wrote.map_err(|error| output.failed(error))?;
@@ -83,7 +85,8 @@ fn write_run(
 /// Cuts the blocks into runs of at most [`FETCH`] bytes, or one block.
 fn runs(manifest: &Manifest) -> Vec<Run<'_>> {
     let continues = |one: &ManifestBlock, next: &ManifestBlock| {
-        one.pack == next.pack && one.entry.end() == Some(next.entry.offset)
+        let between = one.entry.end().and_then(|end| next.entry.offset.checked_sub(end));
+        one.pack == next.pack && between.is_some_and(|bytes| bytes <= SKIP)
     };
     let mut runs = Vec::new();
     for chunk in manifest.blocks.chunk_by(continues) {

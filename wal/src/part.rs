@@ -11,11 +11,11 @@
 //! | 8 | 4 | epoch of the writer |
 //! | 12 | 4 | generation: epoch |
 //! | 16 | 8 | generation: random number |
-//! | 24 | 8 | first transaction id |
-//! | 32 | 8 | last transaction id |
-//! | 40 | 36 | [`WalPosition`] behind the last transaction; zeros when there is none |
-//! | 76 | 8 | state hash before the first transaction |
-//! | 84 | 8 | state hash after the last transaction |
+//! | 24 | 8 | first transaction id; 0 in packs |
+//! | 32 | 8 | last transaction id; 0 in packs |
+//! | 40 | 36 | [`WalPosition`] after the last transaction; zeros when there is none, as in packs |
+//! | 76 | 8 | state hash before the first transaction; 0 in packs |
+//! | 84 | 8 | state hash after the last transaction; in packs the sum of the blocks' page hashes |
 //! | 92 | 4 | bytes in the payload as stored, at most 64 MiB |
 //! | 96 | n | payload |
 //! | 96 + n | 4 | bytes in the whole part, CRC included |
@@ -24,6 +24,9 @@
 //! Numbers are little-endian. Bytes 8 to 23 are the *stamp*: they are written when the object is
 //! uploaded, everything behind them when it is sealed, so that what was sealed under one epoch can
 //! be uploaded under the next. Unknown kinds, versions and flags are refused.
+//!
+//! Packs are written before anybody knows for which transaction, so their parts name none. Encoder and
+//! decoder hold that, and that no part ends before it begins.
 //!
 //! The length at the end is for readers that have only the end of an object: the last eight bytes
 //! tell where the last part begins ([`trailing_len`]).
@@ -126,6 +129,9 @@ pub enum PartError {
     /// The last transaction comes before the first.
     #[error("the part ends before it begins")]
     BadRange,
+    /// A transaction, a WAL position or a state before in a part of a pack.
+    #[error("a part of a pack names a transaction, a WAL position or a state before it")]
+    StrayState,
     /// The bytes are not those that were written.
     #[error("the part's CRC does not fit")]
     BadCrc,
@@ -152,15 +158,15 @@ pub struct PartHeader {
     pub page_size: PageSize,
     /// Who uploaded it, and where it belongs.
     pub stamp: Stamp,
-    /// The first transaction.
+    /// The first transaction; 0 in packs.
     pub first: Txid,
-    /// The last transaction.
+    /// The last transaction; 0 in packs.
     pub last: Txid,
-    /// The place in the source's WAL behind the last transaction.
+    /// The place in the source's WAL after the last transaction; none in packs.
     pub position: Option<WalPosition>,
-    /// The state hash before the first transaction.
+    /// The state hash before the first transaction; 0 in packs.
     pub before: StateHash,
-    /// The state hash after the last transaction.
+    /// The state hash after the last transaction; in packs the sum of the blocks' page hashes.
     pub after: StateHash,
 }
 
@@ -207,11 +213,24 @@ impl PartHeader {
         if payload_len > MAX_PAYLOAD {
             return Err(PartError::TooLong(payload_len.into()));
         }
-        if last < first {
+        let header = Self { kind, page_size, stamp, first, last, position, before, after };
+        header.check()?;
+        Ok((header, payload_len))
+    }
+
+    /// What encoder and decoder both hold.
+    fn check(&self) -> Result<(), PartError> {
+        if self.last < self.first {
             return Err(PartError::BadRange);
         }
-        let header = Self { kind, page_size, stamp, first, last, position, before, after };
-        Ok((header, payload_len))
+        let names_state =
+            self.last != Txid(0) || self.position.is_some() || self.before != StateHash(0);
+        match self.kind {
+            PartKind::PackBlocks | PartKind::PackFooter if names_state => {
+                Err(PartError::StrayState)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -250,14 +269,13 @@ impl<'a> Part<'a> {
 ///
 /// # Errors
 /// [`PartError::TooLong`] when the payload is over [`MAX_PAYLOAD`], [`PartError::BadRange`] when the
-/// last transaction comes before the first; `out` is left alone then.
+/// last transaction comes before the first, [`PartError::StrayState`] when a part of a pack names a
+/// state; `out` is left alone then.
 pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<(), PartError> {
     let too_long = PartError::TooLong(payload.len() as u64);
     let payload_len = u32::try_from(payload.len()).ok().filter(|&n| n <= MAX_PAYLOAD);
     let payload_len = payload_len.ok_or(too_long)?;
-    if header.last < header.first {
-        return Err(PartError::BadRange);
-    }
+    header.check()?;
     let start = out.len();
     out.reserve(part_len(payload_len) as usize);
     header.encode(payload_len, out);
@@ -443,6 +461,36 @@ mod tests {
         assert_eq!(with(95, 0xff), PartError::TooLong(0xff00_0000));
         assert_eq!(with(32, 0), PartError::BadRange);
         assert_eq!(with(6, 0), PartError::StrayPosition);
+    }
+
+    #[test]
+    fn packs_name_no_state_on_either_side() {
+        let none = PartHeader {
+            kind: PartKind::PackBlocks,
+            first: Txid(0),
+            last: Txid(0),
+            position: None,
+            before: StateHash(0),
+            ..header()
+        };
+        let footer = PartHeader { kind: PartKind::PackFooter, ..none };
+        for good in [none, footer] {
+            let part = Part::decode(&mut Reader::new(&encoded(&good, b"payload"))).unwrap().header;
+            assert_eq!(part, good);
+            let some = [
+                PartHeader { last: Txid(1), ..good },
+                PartHeader { position: header().position, ..good },
+                PartHeader { before: StateHash(1), ..good },
+            ];
+            for bad in some {
+                let refused = encode(&bad, b"", &mut Vec::new());
+                assert_eq!(refused, Err(PartError::StrayState));
+                let mut bytes = encoded(&PartHeader { kind: PartKind::Segment, ..bad }, b"");
+                bytes[4] = good.kind.code();
+                let refused = Part::decode(&mut Reader::new(&bytes));
+                assert_eq!(refused, Err(PartError::StrayState));
+            }
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl PackFooter {
         let mut reader = Reader::new(bytes);
         let part = Part::decode(&mut reader)?;
         reader.finish()?;
-        if part.header.kind != PartKind::PackFooter || part.header.first != part.header.last {
+        if part.header.kind != PartKind::PackFooter {
             return Err(PackError::WrongKind);
         }
         let mut reader = Reader::new(part.payload);
@@ -40,7 +40,7 @@ impl PackFooter {
         let hashes = decode_hashes(&mut reader, layout, &mut entries)?;
         reader.finish()?;
         let total = sum_of(&hashes);
-        if total != part.header.after || part.header.before != StateHash::default() {
+        if total != part.header.after {
             return Err(PackError::BadTotal);
         }
         Ok(Self { header: part.header, layout, entries, hashes })
@@ -66,10 +66,11 @@ fn decode_directory(
     if reader.rest().len() / DIRECTORY_ENTRY_LEN < count {
         return Err(PackError::BadCount);
     }
-    let mut offset = PartHeader::LEN as u64;
+    let mut end = PartHeader::LEN as u64;
     let mut entries: Vec<BlockEntry> = Vec::with_capacity(count);
     for _ in 0..count {
-        let (block, stored_len, crc) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let (block, offset) = (reader.u32()?, u64::from(reader.u32()?));
+        let (stored_len, crc) = (reader.u32()?, reader.u32()?);
         let encoding = reader.u8()?;
         let entry = BlockEntry {
             block,
@@ -80,9 +81,9 @@ fn decode_directory(
             crc,
             sum: StateHash::default(),
         };
-        let ascends = entries.last().is_none_or(|last| last.block < block);
-        let end = entry.end().filter(|_| ascends && entry.fits(layout));
-        offset = end.ok_or(PackError::OutOfOrder(block))?;
+        let ascends = entries.last().is_none_or(|last| last.block < block) && end <= offset;
+        let fits = entry.end().filter(|_| ascends && entry.fits(layout));
+        end = fits.ok_or(PackError::OutOfOrder(block))?;
         entries.push(entry);
     }
     Ok(entries)
