@@ -6,7 +6,7 @@ use bytes::Bytes;
 use genesis_snapshot::inventory::Inventory;
 use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Epoch, Generation, Txid};
-use genesis_wal::name::{EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
+use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
 use genesis_wal::page::{PageSize, StateHash};
 use genesis_wal::position::WalPosition;
 use genesis_wal::segment;
@@ -142,12 +142,13 @@ impl Replica {
         loop {
             let claimed = self.store.list(EPOCHS_PREFIX).await?.into_iter();
             let highest = claimed.filter_map(|listed| match listed.name {
-                ObjectName::Claim(epoch) => Some(epoch),
+                ObjectName::Claim(claim) => Some(claim.epoch),
                 _ => None,
             });
             let epoch = highest.max().unwrap_or(Epoch(0)).next();
             let epoch = epoch.ok_or(ReplicaError::EpochsExhausted)?;
-            match self.store.create(&ObjectName::Claim(epoch), json(&claim)).await {
+            let name = ClaimName { epoch, nonce: None }.into();
+            match self.store.create(&name, json(&claim)).await {
                 Ok(()) => return Ok(epoch),
                 Err(error) if error.kind == StoreErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error.into()),

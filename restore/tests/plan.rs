@@ -22,6 +22,8 @@ fn manifest(epoch: u32, txid: u64, time: u64) -> (ObjectName, u64) {
         txid: Txid(txid),
         time: Micros(time).ceil_millis(),
         epoch: Epoch(epoch),
+        attempt: 0,
+        repair: 0,
     };
     (ObjectName::Manifest(name), 100)
 }
@@ -34,6 +36,7 @@ fn segment(epoch: u32, level: u8, first: u64, last: u64, time: u64) -> (ObjectNa
         last: Txid(last),
         time: Micros(time).ceil_millis(),
         epoch: Epoch(epoch),
+        repair: 0,
     };
     (ObjectName::Segment(name), 7)
 }
@@ -183,7 +186,7 @@ fn a_dry_run_names_every_object() {
         plan.to_string(),
         "restore transaction 12 from generation 0000000002-0000000000000005
   snapshot of transaction 10
-    0000000002-0000000000000005/snapshots/00000000000000000010-00000000030000-0000000002.manifest
+    0000000002-0000000000000005/snapshots/00000000000000000010-00000000030000-0000000002-0000000000.manifest
   segments: 1, of 7 bytes, to transaction 12
     0000000002-0000000000000005/wal/00/00000000000000000011-00000000000000000012-00000000032000-0000000002.seg"
     );

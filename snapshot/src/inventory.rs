@@ -3,7 +3,7 @@
 //!
 //! A listing is what a store happened to hold, with everything that merging, retention, lost objects
 //! and stale writers leave: segments overlap, some are missing. So a *gap is a value*, and whoever
-//! asks decides what it means.
+//! asks decides what it means. Of copies of one object the one with the highest repair number counts.
 
 mod line;
 
@@ -12,7 +12,7 @@ pub use line::{Chain, Gap, Line, Listed, Window};
 use std::collections::BTreeMap;
 
 use genesis_wal::id::{Epoch, Generation, Txid};
-use genesis_wal::name::ObjectName;
+use genesis_wal::name::{ObjectName, PackName};
 
 /// What a replica holds, by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,8 +29,8 @@ impl Inventory {
         for (name, size) in objects {
             match name {
                 ObjectName::Genesis | ObjectName::Base(_) => {}
-                ObjectName::Claim(epoch) => {
-                    inventory.max_epoch = inventory.max_epoch.max(Some(epoch));
+                ObjectName::Claim(claim) => {
+                    inventory.max_epoch = inventory.max_epoch.max(Some(claim.epoch));
                 }
                 ObjectName::Manifest(name) => {
                     inventory.line_mut(name.generation).manifests.push(Listed { name, size });
@@ -67,6 +67,16 @@ impl Inventory {
     #[must_use]
     pub fn latest_generation(&self) -> Option<&Line> {
         self.generations().rev().find(|line| !line.manifests().is_empty())
+    }
+
+    /// The copy of a pack that is read: the one with the highest repair number, whichever is named.
+    #[must_use]
+    pub fn pack(&self, name: PackName) -> Option<Listed<PackName>> {
+        let packs = self.generation(name.generation)?.packs();
+        let highest = PackName { repair: u16::MAX, ..name };
+        let after = packs.partition_point(|pack| pack.name <= highest);
+        let pack = packs.get(after.checked_sub(1)?)?;
+        (PackName { repair: name.repair, ..pack.name } == name).then_some(*pack)
     }
 
     /// The highest transaction id that any object is named for, whatever its generation. The next one

@@ -21,7 +21,7 @@
 //! | 36 | 4 | packs |
 //! | 40 | 4 | blocks |
 //!
-//! A pack:
+//! A pack, by the name of its first copy:
 //!
 //! | offset | bytes | field |
 //! | --- | --- | --- |
@@ -74,7 +74,7 @@ const BLOCK_ENTRY_LEN: usize = 15;
 /// A pack that holds blocks of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PackRef {
-    /// Its name.
+    /// The name of its first copy: repair is 0.
     pub name: PackName,
     /// Bytes in the object.
     pub size: u64,
@@ -143,6 +143,9 @@ pub enum ManifestError {
     /// Other numbers of packs or blocks than are announced, or than the database has.
     #[error("the manifest does not hold the packs and blocks that it announces")]
     BadCount,
+    /// A pack that is named as a repaired copy: which copy is read is not for a manifest to say.
+    #[error("pack {0} of the manifest is named as a repaired copy")]
+    RepairedPack(PackName),
     /// A block that does not come next, or has a length that no stored block of its kind has.
     #[error("block {0} has no place in the manifest")]
     BadBlock(u32),
@@ -172,6 +175,9 @@ impl Manifest {
     fn check(&self) -> Result<(), ManifestError> {
         if self.blocks.len() != self.layout.blocks() as usize {
             return Err(ManifestError::BadCount);
+        }
+        if let Some(pack) = self.packs.iter().find(|pack| pack.name.repair != 0) {
+            return Err(ManifestError::RepairedPack(pack.name));
         }
         let mut sum = StateHash::default();
         for (expected, ManifestBlock { pack, entry }) in (0..).zip(&self.blocks) {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use genesis_snapshot::inventory::{Gap, Inventory, Line, Window};
 use genesis_wal::id::{Epoch, Generation, Txid};
-use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
+use genesis_wal::name::{ClaimName, ManifestName, ObjectName, PackName, SegmentName};
 use genesis_wal::time::Millis;
 use proptest::prelude::*;
 
@@ -14,14 +14,19 @@ fn generation(epoch: u32) -> Generation {
     Generation { epoch: Epoch(epoch), random: 5 }
 }
 
-fn manifest(txid: u64) -> (ObjectName, u64) {
-    let name = ManifestName {
+fn manifest_name(txid: u64) -> ManifestName {
+    ManifestName {
         generation: generation(1),
         txid: Txid(txid),
         time: Millis(txid * 10),
         epoch: Epoch(1),
-    };
-    (ObjectName::Manifest(name), 100)
+        attempt: 0,
+        repair: 0,
+    }
+}
+
+fn manifest(txid: u64) -> (ObjectName, u64) {
+    (manifest_name(txid).into(), 100)
 }
 
 fn segment(level: u8, epoch: u32, first: u64, last: u64) -> (ObjectName, u64) {
@@ -32,6 +37,7 @@ fn segment(level: u8, epoch: u32, first: u64, last: u64) -> (ObjectName, u64) {
         last: Txid(last),
         time: Millis(last * 10),
         epoch: Epoch(epoch),
+        repair: 0,
     };
     (ObjectName::Segment(name), last)
 }
@@ -102,11 +108,12 @@ fn windows_are_what_snapshots_and_chains_cover() {
 
 #[test]
 fn the_replica_is_summed_up_over_its_generations() {
-    let pack = PackName { generation: generation(9), epoch: Epoch(9), attempt: 1, part: 0 };
+    let pack =
+        PackName { generation: generation(9), epoch: Epoch(9), attempt: 1, part: 0, repair: 0 };
     let inventory = inventory(&[
         (ObjectName::Genesis, 10),
-        (ObjectName::Claim(Epoch(4)), 10),
-        (ObjectName::Claim(Epoch(12)), 10),
+        (ClaimName { epoch: Epoch(4), nonce: None }.into(), 10),
+        (ClaimName { epoch: Epoch(12), nonce: Some(7) }.into(), 10),
         (ObjectName::Base(Epoch(13)), 10),
         (ObjectName::Pack(pack), 10),
         manifest(3),
@@ -123,6 +130,38 @@ fn the_replica_is_summed_up_over_its_generations() {
     let empty = Inventory::from_objects([]);
     assert_eq!((empty.max_txid(), empty.max_epoch()), (None, None));
     assert_eq!(empty.latest_generation(), None);
+}
+
+#[test]
+fn of_copies_the_one_with_the_highest_repair_number_is_read() {
+    let repaired = |(name, size): (ObjectName, u64), repair| {
+        let name = match name {
+            ObjectName::Manifest(name) => ManifestName { repair, ..name }.into(),
+            ObjectName::Pack(name) => PackName { repair, ..name }.into(),
+            ObjectName::Segment(name) => SegmentName { repair, ..name }.into(),
+            other => other,
+        };
+        (name, size + u64::from(repair))
+    };
+    let name =
+        |part| PackName { generation: generation(1), epoch: Epoch(1), attempt: 1, part, repair: 0 };
+    let later = ManifestName { attempt: 1, ..manifest_name(3) };
+    let first = [manifest(3), segment(1, 1, 4, 9), (name(1).into(), 50), (later.into(), 100)];
+    let copies = [2, 1].map(|repair| first.map(|object| repaired(object, repair)));
+    let only = (PackName { repair: 3, ..name(5) }.into(), 7);
+    let others = [only, segment(0, 2, 4, 9), (name(0).into(), 5), (name(2).into(), 5)];
+    let inventory = inventory(&[&first[..], copies.as_flattened(), &others].concat());
+    let line = line(&inventory);
+
+    let newest = line.manifests().last().unwrap().name;
+    assert_eq!((newest.attempt, newest.repair), (1, 2));
+    let chain = line.chain(Txid(3)).segments;
+    assert_eq!((chain.len(), chain[0].name.level, chain[0].name.repair), (1, 1, 2));
+    let read = |part| inventory.pack(name(part)).map(|pack| (pack.name.repair, pack.size));
+    assert_eq!((read(0), read(1), read(2)), (Some((0, 5)), Some((2, 52)), Some((0, 5))));
+    assert_eq!((read(3), read(5), read(6)), (None, Some((3, 7)), None));
+    let elsewhere = PackName { generation: generation(2), ..name(1) };
+    assert_eq!(inventory.pack(elsewhere), None);
 }
 
 fn listing() -> impl Strategy<Value = Vec<(ObjectName, u64)>> {

@@ -35,6 +35,7 @@ fn pack(part: u32, size: u64) -> PackRef {
             epoch: Epoch(part + 1),
             attempt: part + 2,
             part,
+            repair: 0,
         },
         size,
     }
@@ -230,6 +231,8 @@ fn the_encoder_refuses_what_the_decoder_refuses() {
     assert_eq!(refused(|m| m.blocks.swap(1, 2)), ManifestError::BadBlock(2));
     assert_eq!(refused(|m| m.blocks[1].entry.stored_len = 65_536), ManifestError::BadBlock(1));
     assert_eq!(refused(|m| m.blocks[3].pack = 2), ManifestError::OutsidePack(3));
+    let repaired = PackName { repair: 1, ..pack(1, 0).name };
+    assert_eq!(refused(|m| m.packs[1].name.repair = 1), ManifestError::RepairedPack(repaired));
     assert_eq!(refused(|m| m.packs[1].size = 1), ManifestError::OutsidePack(2));
     assert_eq!(refused(|m| m.blocks[2].entry.offset = u64::MAX), ManifestError::OutsidePack(2));
 }

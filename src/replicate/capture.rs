@@ -136,6 +136,7 @@ impl<'a> Packs<'a> {
             epoch: self.snapshot.stamp.epoch,
             attempt: self.snapshot.attempt,
             part: number,
+            repair: 0,
         };
         let mut object = Vec::with_capacity(full.stored_len());
         let entries = full.finish(&mut object)?;
@@ -146,7 +147,7 @@ impl<'a> Packs<'a> {
 
     fn finish(mut self, table: &PageTable) -> Result<(), CaptureError> {
         self.ship_pack()?;
-        let Snapshot { stamp, txid, time, position, .. } = self.snapshot;
+        let Snapshot { stamp, attempt, txid, time, position } = self.snapshot;
         let manifest = Manifest {
             layout: self.layout,
             stamp,
@@ -163,6 +164,8 @@ impl<'a> Packs<'a> {
             txid,
             time: time.ceil_millis(),
             epoch: stamp.epoch,
+            attempt,
+            repair: 0,
         };
         let mut object = Vec::new();
         manifest.encode(&mut object)?;

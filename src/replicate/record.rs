@@ -162,6 +162,7 @@ impl Recorder {
             last: self.last,
             time: self.last_time.ceil_millis(),
             epoch: self.stamp.epoch,
+            repair: 0,
         };
         segment.seal(&name)?;
         Ok(Some(name))

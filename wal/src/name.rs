@@ -4,14 +4,18 @@
 //! | name | object |
 //! | --- | --- |
 //! | `genesis.json` | format version and replica id, written once |
-//! | `epochs/<epoch>` | a writer's claim |
+//! | `epochs/<epoch>` | a writer's claim; `epochs/<epoch>-<nonce>` where names can't be claimed |
 //! | `epochs/<epoch>.base` | what that epoch continues |
-//! | `<generation>/snapshots/<txid>-<time>-<epoch>.manifest` | a snapshot |
+//! | `<generation>/snapshots/<txid>-<time>-<epoch>-<attempt>.manifest` | a snapshot |
 //! | `<generation>/packs/<epoch>-<attempt>-<part>.pack` | page blocks of snapshots |
 //! | `<generation>/wal/<level>/<first>-<last>-<time>-<epoch>.seg` | transactions |
 //!
 //! Transaction ids have 20 digits, times (milliseconds, rounded up) 14, epochs, attempts and parts
-//! 10, levels 2; a generation is `<epoch>-<16 hex digits>`. So names sort as their numbers do.
+//! 10, levels 2; a generation is `<epoch>-<16 hex digits>`, and a nonce has 16 hex digits. So names
+//! sort as their numbers do.
+//!
+//! Nothing is ever overwritten. A good copy of a damaged manifest, pack or segment goes up under its
+//! name with `-r<repair>`, five digits from 1, before the extension, and readers take the highest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,7 +31,7 @@ pub enum ObjectName {
     /// The replica's own description.
     Genesis,
     /// A writer's claim of an epoch.
-    Claim(Epoch),
+    Claim(ClaimName),
     /// What an epoch continues.
     Base(Epoch),
     /// A snapshot.
@@ -36,6 +40,15 @@ pub enum ObjectName {
     Pack(PackName),
     /// Transactions.
     Segment(SegmentName),
+}
+
+/// The name of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimName {
+    /// The epoch that is claimed.
+    pub epoch: Epoch,
+    /// Tells claims of one epoch apart in a store that lets several writers create one name.
+    pub nonce: Option<u64>,
 }
 
 /// The name of a snapshot's manifest.
@@ -49,6 +62,10 @@ pub struct ManifestName {
     pub time: Millis,
     /// Who wrote it.
     pub epoch: Epoch,
+    /// Which of that writer's snapshots it is.
+    pub attempt: u32,
+    /// Which copy it is: 0 the first, the highest one is read.
+    pub repair: u16,
 }
 
 /// The name of a pack.
@@ -62,6 +79,8 @@ pub struct PackName {
     pub attempt: u32,
     /// Its place among the packs of that snapshot, from 0.
     pub part: u32,
+    /// Which copy it is: 0 the first, the highest one is read.
+    pub repair: u16,
 }
 
 /// The name of a segment.
@@ -79,6 +98,8 @@ pub struct SegmentName {
     pub time: Millis,
     /// Who wrote it.
     pub epoch: Epoch,
+    /// Which copy it is: 0 the first, the highest one is read.
+    pub repair: u16,
 }
 
 /// A key that names no object of a replica.
@@ -86,14 +107,14 @@ pub struct SegmentName {
 #[error("{0:?} is no object name of a replica")]
 pub struct BadName(pub String);
 
-/// The prefix of every object of a generation.
-#[must_use]
-pub fn generation_prefix(generation: Generation) -> String {
-    format!("{generation}/")
-}
-
 /// The prefix of every claim.
 pub const EPOCHS_PREFIX: &str = "epochs/";
+
+impl From<ClaimName> for ObjectName {
+    fn from(name: ClaimName) -> Self {
+        Self::Claim(name)
+    }
+}
 
 impl From<ManifestName> for ObjectName {
     fn from(name: ManifestName) -> Self {
@@ -117,7 +138,7 @@ impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Genesis => f.write_str("genesis.json"),
-            Self::Claim(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}"),
+            Self::Claim(name) => name.fmt(f),
             Self::Base(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}.base"),
             Self::Manifest(name) => name.fmt(f),
             Self::Pack(name) => name.fmt(f),
@@ -126,24 +147,49 @@ impl fmt::Display for ObjectName {
     }
 }
 
+impl fmt::Display for ClaimName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{EPOCHS_PREFIX}{}", self.epoch)?;
+        match self.nonce {
+            Some(nonce) => write!(f, "-{nonce:016x}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for ManifestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { generation, txid, time, epoch } = self;
-        write!(f, "{generation}/snapshots/{txid}-{time}-{epoch}.manifest")
+        let Self { generation, txid, time, epoch, attempt, repair } = self;
+        let repair = Repair(*repair);
+        write!(f, "{generation}/snapshots/{txid}-{time}-{epoch}-{attempt:010}{repair}.manifest")
     }
 }
 
 impl fmt::Display for PackName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { generation, epoch, attempt, part } = self;
-        write!(f, "{generation}/packs/{epoch}-{attempt:010}-{part:010}.pack")
+        let Self { generation, epoch, attempt, part, repair } = self;
+        let repair = Repair(*repair);
+        write!(f, "{generation}/packs/{epoch}-{attempt:010}-{part:010}{repair}.pack")
     }
 }
 
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { generation, level, first, last, time, epoch } = self;
-        write!(f, "{generation}/wal/{level:02}/{first}-{last}-{time}-{epoch}.seg")
+        let Self { generation, level, first, last, time, epoch, repair } = self;
+        let repair = Repair(*repair);
+        write!(f, "{generation}/wal/{level:02}/{first}-{last}-{time}-{epoch}{repair}.seg")
+    }
+}
+
+/// What a name says of its copy: nothing of the first.
+struct Repair(u16);
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            number => write!(f, "-r{number:05}"),
+        }
     }
 }
 
@@ -163,7 +209,7 @@ fn parse(key: &str) -> Option<ObjectName> {
     if folder == "epochs" {
         return Some(match rest.strip_suffix(".base") {
             Some(epoch) => ObjectName::Base(epoch.parse().ok()?),
-            None => ObjectName::Claim(rest.parse().ok()?),
+            None => ObjectName::Claim(parse_claim(rest)?),
         });
     }
     let generation = folder.parse().ok()?;
@@ -175,30 +221,43 @@ fn parse(key: &str) -> Option<ObjectName> {
     }
 }
 
+fn parse_claim(file: &str) -> Option<ClaimName> {
+    let (epoch, nonce) = match file.split_once('-') {
+        Some((epoch, nonce)) => (epoch, Some(parse_digits(nonce, 16, 16, "nonce").ok()?)),
+        None => (file, None),
+    };
+    Some(ClaimName { epoch: epoch.parse().ok()?, nonce })
+}
+
 fn parse_manifest(generation: Generation, file: &str) -> Option<ManifestName> {
-    let [txid, time, epoch] = fields(file.strip_suffix(".manifest")?)?;
+    let (file, repair) = split_repair(file.strip_suffix(".manifest")?)?;
+    let [txid, time, epoch, attempt] = fields(file)?;
     Some(ManifestName {
         generation,
         txid: txid.parse().ok()?,
         time: time.parse().ok()?,
         epoch: epoch.parse().ok()?,
+        attempt: parse_number(attempt)?,
+        repair,
     })
 }
 
 fn parse_pack(generation: Generation, file: &str) -> Option<PackName> {
-    let [epoch, attempt, part] = fields(file.strip_suffix(".pack")?)?;
-    let number = |text| u32::try_from(parse_digits(text, 10, 10, "number").ok()?).ok();
+    let (file, repair) = split_repair(file.strip_suffix(".pack")?)?;
+    let [epoch, attempt, part] = fields(file)?;
     Some(PackName {
         generation,
         epoch: epoch.parse().ok()?,
-        attempt: number(attempt)?,
-        part: number(part)?,
+        attempt: parse_number(attempt)?,
+        part: parse_number(part)?,
+        repair,
     })
 }
 
 fn parse_segment(generation: Generation, file: &str) -> Option<SegmentName> {
     let (level, file) = file.split_once('/')?;
-    let [first, last, time, epoch] = fields(file.strip_suffix(".seg")?)?;
+    let (file, repair) = split_repair(file.strip_suffix(".seg")?)?;
+    let [first, last, time, epoch] = fields(file)?;
     let level = parse_digits(level, 2, 10, "level").ok()?;
     let name = SegmentName {
         generation,
@@ -207,8 +266,22 @@ fn parse_segment(generation: Generation, file: &str) -> Option<SegmentName> {
         last: last.parse().ok()?,
         time: time.parse().ok()?,
         epoch: epoch.parse().ok()?,
+        repair,
     };
     (name.first <= name.last && name.first > Txid(0)).then_some(name)
+}
+
+fn parse_number(text: &str) -> Option<u32> {
+    u32::try_from(parse_digits(text, 10, 10, "number").ok()?).ok()
+}
+
+/// A name without its extension as what every copy is named, and which copy it is.
+fn split_repair(stem: &str) -> Option<(&str, u16)> {
+    let Some((stem, number)) = stem.split_once("-r") else {
+        return Some((stem, 0));
+    };
+    let number = u16::try_from(parse_digits(number, 5, 10, "repair").ok()?).ok()?;
+    (number > 0).then_some((stem, number))
 }
 
 /// Exactly `N` texts between hyphens.
@@ -224,20 +297,22 @@ mod tests {
     fn names() -> Vec<ObjectName> {
         let generation = Generation { epoch: Epoch(3), random: 0xabc };
         let (epoch, time) = (Epoch(4), Millis(1_700_000_000_123));
+        let (first, last) = (Txid(18), Txid(20));
+        let manifest =
+            ManifestName { generation, txid: Txid(17), time, epoch, attempt: 5, repair: 0 };
+        let pack = PackName { generation, epoch, attempt: 2, part: 9, repair: 0 };
+        let segment = SegmentName { generation, level: 1, first, last, time, epoch, repair: 0 };
         vec![
             ObjectName::Genesis,
-            ObjectName::Claim(epoch),
+            ClaimName { epoch, nonce: None }.into(),
+            ClaimName { epoch, nonce: Some(0xdef) }.into(),
             ObjectName::Base(epoch),
-            ObjectName::Manifest(ManifestName { generation, txid: Txid(17), time, epoch }),
-            ObjectName::Pack(PackName { generation, epoch, attempt: 2, part: 9 }),
-            ObjectName::Segment(SegmentName {
-                generation,
-                level: 1,
-                first: Txid(18),
-                last: Txid(20),
-                time,
-                epoch,
-            }),
+            manifest.into(),
+            ManifestName { repair: 1, ..manifest }.into(),
+            pack.into(),
+            PackName { repair: 12, ..pack }.into(),
+            segment.into(),
+            SegmentName { repair: u16::MAX, ..segment }.into(),
         ]
     }
 
@@ -249,10 +324,14 @@ mod tests {
             [
                 "genesis.json",
                 "epochs/0000000004",
+                "epochs/0000000004-0000000000000def",
                 "epochs/0000000004.base",
-                "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004.manifest",
+                "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004-0000000005.manifest",
+                "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004-0000000005-r00001.manifest",
                 "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009.pack",
+                "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-r00012.pack",
                 "0000000003-0000000000000abc/wal/01/00000000000000000018-00000000000000000020-01700000000123-0000000004.seg",
+                "0000000003-0000000000000abc/wal/01/00000000000000000018-00000000000000000020-01700000000123-0000000004-r65535.seg",
             ]
         );
         for (name, text) in names().into_iter().zip(&texts) {
@@ -272,6 +351,27 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_copies_and_claims_are_refused() {
+        for text in [
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-r00000.pack",
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-r65536.pack",
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-r1.pack",
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-r.pack",
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-r00001-r00002.pack",
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009-00001.pack",
+            "0000000003-0000000000000abc/packs/0000000004-0000000002-r00001.pack",
+            "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004.manifest",
+            "epochs/0000000004-0000000000000DEF",
+            "epochs/0000000004-def",
+            "epochs/0000000004-",
+            "epochs/0000000004-r00001",
+            "epochs/0000000004-0000000000000def.base",
+        ] {
+            assert_eq!(text.parse::<ObjectName>(), Err(BadName(text.to_owned())));
         }
     }
 

@@ -74,7 +74,11 @@ impl Line {
 
     /// Brings what was listed in order.
     pub(super) fn sort(&mut self) {
-        self.manifests.sort_by_key(|m| (m.name.txid, m.name.epoch, m.name.time));
+        let order = |m: &Listed<ManifestName>| {
+            let ManifestName { txid, epoch, attempt, time, repair, .. } = m.name;
+            (txid, epoch, attempt, time, repair)
+        };
+        self.manifests.sort_by_key(order);
         self.packs.sort_by_key(|p| p.name);
         self.segments.sort_by_key(|s| (s.name.first, s.name));
         let mut best: Option<Listed<SegmentName>> = None;
@@ -91,7 +95,7 @@ impl Line {
         self.generation
     }
 
-    /// Its snapshots, ascending by transaction; of one transaction, by epoch.
+    /// Its snapshots, ascending by transaction; of one transaction, by epoch, attempt and repair.
     #[must_use]
     pub fn manifests(&self) -> &[Listed<ManifestName>] {
         &self.manifests
@@ -118,7 +122,7 @@ impl Line {
 
     /// The segments that continue the state after `from`, as few as possible: of those that hold the
     /// next transaction always the one that reaches farthest; of equals the one of the highest
-    /// level, then of the highest epoch.
+    /// level, then of the highest epoch; of copies the one with the highest repair number.
     #[must_use]
     pub fn chain(&self, from: Txid) -> Chain {
         let mut chain = Chain { segments: Vec::new(), reached: from, gap: None };
@@ -171,8 +175,9 @@ impl Line {
     }
 }
 
-/// Which of two segments that hold the same transaction is taken: the greater. The last two fields
-/// only make the choice the same for every order of a listing.
+/// Which of two segments that hold the same transaction is taken: the greater. First transaction and
+/// time only make the choice the same for every order of a listing; names that agree in them too are
+/// those of copies.
 fn preference(name: SegmentName) -> impl Ord {
-    (name.last, name.level, name.epoch, name.first, Reverse(name))
+    (name.last, name.level, name.epoch, name.first, Reverse(name.time), name.repair)
 }

@@ -160,6 +160,7 @@ fn decode_pack(reader: &mut Reader<'_>) -> Result<PackRef, ReadError> {
         epoch: Epoch(reader.u32()?),
         attempt: reader.u32()?,
         part: reader.u32()?,
+        repair: 0,
     };
     Ok(PackRef { name, size: reader.u64()? })
 }
