@@ -49,7 +49,7 @@
 mod decode;
 mod encode;
 
-use genesis_wal::id::{Generation, Txid};
+use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::PackName;
 use genesis_wal::page::StateHash;
 use genesis_wal::part::{PartError, PartHeader, PartKind, Stamp};
@@ -66,6 +66,8 @@ pub const MAX_PAYLOAD: usize = 1 << 20;
 
 const VERSION: u8 = 1;
 const FLAG_PARENT: u8 = 1;
+/// What stands in the head when there is no parent.
+const NO_PARENT: (Generation, Txid) = (Generation { epoch: Epoch(0), random: 0 }, Txid(0));
 const HEAD_LEN: usize = 44;
 const PACK_LEN: usize = 32;
 const RUN_LEN: usize = 20;
@@ -137,6 +139,9 @@ pub enum ManifestError {
     /// Flags that this program does not know.
     #[error("manifest flags {0:#08x} are not known to this program")]
     UnknownFlags(u32),
+    /// A parent where the flags say that there is none.
+    #[error("the manifest has a parent that it does not announce")]
+    StrayParent,
     /// A block encoding that this program does not know.
     #[error("block encoding {0} is not known to this program")]
     UnknownEncoding(u8),

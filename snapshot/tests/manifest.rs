@@ -213,6 +213,7 @@ fn what_is_not_known_is_refused_by_name() {
     assert_eq!(with(0, 2), ManifestError::UnknownVersion(2));
     assert_eq!(with(1, 3), ManifestError::UnknownFlags(2));
     assert_eq!(with(3, 1), ManifestError::UnknownFlags(1 << 16));
+    assert_eq!(with(1, 0), ManifestError::StrayParent);
     assert_eq!(with(44 + 32 + 20 + 2, 7), ManifestError::UnknownEncoding(7));
 }
 

@@ -84,9 +84,6 @@ impl fmt::Display for PageSize {
 pub struct PageNumber(NonZeroU32);
 
 impl PageNumber {
-    /// Page 1, which holds the database header.
-    pub const FIRST: Self = Self(NonZeroU32::MIN);
-
     /// A page number; `None` for zero, which numbers no page.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
@@ -184,7 +181,7 @@ mod tests {
 
     #[test]
     fn equal_pages_at_different_places_hash_differently() {
-        let one = PageHash::of(PageNumber::FIRST, &[0; 512]);
+        let one = PageHash::of(PageNumber::new(1).unwrap(), &[0; 512]);
         let two = PageHash::of(PageNumber::new(2).unwrap(), &[0; 512]);
         assert_ne!(one, two);
         let state = StateHash::default().with(one).with(two);

@@ -9,7 +9,7 @@ use genesis_wal::time::Micros;
 
 use super::{
     BLOCK_ENTRY_LEN, FLAG_PARENT, HEAD_LEN, MAX_PAYLOAD, Manifest, ManifestBlock, ManifestError,
-    PACK_LEN, PackRef, VERSION,
+    NO_PARENT, PACK_LEN, PackRef, VERSION,
 };
 use crate::block::BlockLayout;
 use crate::pack::{BlockEncoding, BlockEntry};
@@ -80,10 +80,14 @@ impl Head {
         }
         let (pages, time) = (reader.u32()?, Micros(reader.u64()?));
         let parent = (decode_generation(&mut reader)?, Txid(reader.u64()?));
+        let has_parent = flags & FLAG_PARENT != 0;
+        if !has_parent && parent != NO_PARENT {
+            return Err(ManifestError::StrayParent);
+        }
         Ok(Self {
             pages,
             time,
-            parent: (flags & FLAG_PARENT != 0).then_some(parent),
+            parent: has_parent.then_some(parent),
             packs: reader.u32()? as usize,
             blocks: reader.u32()? as usize,
         })

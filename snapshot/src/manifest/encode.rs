@@ -1,11 +1,11 @@
 //! The encoder of manifests.
 
-use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::id::Generation;
 use genesis_wal::part::{self, PartHeader};
 
 use super::{
-    BLOCK_ENTRY_LEN, FLAG_PARENT, MAX_PAYLOAD, Manifest, ManifestBlock, ManifestError, PACK_LEN,
-    PackRef, RUN_LEN, VERSION,
+    BLOCK_ENTRY_LEN, FLAG_PARENT, MAX_PAYLOAD, Manifest, ManifestBlock, ManifestError, NO_PARENT,
+    PACK_LEN, PackRef, RUN_LEN, VERSION,
 };
 
 impl Manifest {
@@ -35,9 +35,8 @@ impl Manifest {
     }
 
     fn append_head(&self, packs: u32, out: &mut Vec<u8>) {
-        let no_parent = (Generation { epoch: Epoch(0), random: 0 }, Txid(0));
         let flags = if self.parent.is_some() { FLAG_PARENT } else { 0 };
-        let (generation, txid) = self.parent.unwrap_or(no_parent);
+        let (generation, txid) = self.parent.unwrap_or(NO_PARENT);
         out.extend_from_slice(&[VERSION, flags, 0, 0]);
         out.extend_from_slice(&self.layout.pages.to_le_bytes());
         out.extend_from_slice(&self.time.0.to_le_bytes());
