@@ -29,7 +29,7 @@ pub trait PageSink {
     /// Why a write fails.
     type Error: std::error::Error + 'static;
 
-    /// Writes all of `bytes` at `offset`, which may lie behind the end; a hole reads as zeros. The
+    /// Writes all of `bytes` at `offset`, which may lie beyond the end; a hole reads as zeros. The
     /// same place may be written several times, and the last write counts.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl From<&Manifest> for Base {
 pub enum Flow {
     /// The target may lie in the next part.
     Continue,
-    /// Nothing behind this part belongs to the target.
+    /// Nothing after this part belongs to the target.
     Reached,
 }
 

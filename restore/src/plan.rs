@@ -2,7 +2,7 @@
 //!
 //! Transaction ids are never used twice within a replica, and a time belongs to the line of history
 //! that was the current one then. So both lead to one generation: the newest that had begun by then.
-//! The snapshot is always the newest that is not behind the target, so that what is missing before
+//! The snapshot is always the newest that is not after the target, so that what is missing before
 //! it does not matter.
 
 mod error;
@@ -28,7 +28,7 @@ pub struct Plan {
     /// The snapshot to begin with.
     pub manifest: ManifestName,
     /// The segments that continue it, in order. Transactions that the state before a segment has
-    /// already, and those behind the target, are left out when they are applied.
+    /// already, and those after the target, are left out when they are applied.
     pub segments: Vec<SegmentName>,
     /// The last transaction in these objects.
     pub reaches: Txid,
@@ -91,7 +91,7 @@ fn current_line<'a>(lines: &[&'a Line], target: Target) -> Result<&'a Line, Plan
     })
 }
 
-/// Whether a snapshot is not behind the target.
+/// Whether a snapshot is not after the target.
 fn is_by(manifest: &ManifestName, target: Target) -> bool {
     match target {
         Target::Latest => true,
@@ -102,7 +102,7 @@ fn is_by(manifest: &ManifestName, target: Target) -> bool {
 
 type Found = Result<(Listed<ManifestName>, Chain), PlanError>;
 
-/// The newest snapshot that is not behind the target.
+/// The newest snapshot that is not after the target.
 fn snapshot(line: &Line, target: Target) -> Result<Listed<ManifestName>, PlanError> {
     let newest = line.manifests().iter().rfind(|m| is_by(&m.name, target));
     newest.copied().ok_or(PlanError::NoSnapshot(line.generation()))
@@ -122,9 +122,9 @@ fn at_txid(line: &Line, txid: Txid) -> Found {
     let manifest = snapshot(line, target)?;
     let mut chain = line.chain(manifest.name.txid);
     if chain.reached < txid {
-        let is_behind_all = line.max_txid() < Some(txid);
-        return Err(match gap_behind(line, &chain) {
-            Some(gap) if !is_behind_all => gap_error(line, target, gap),
+        let is_after_all = line.max_txid() < Some(txid);
+        return Err(match gap_after(line, &chain) {
+            Some(gap) if !is_after_all => gap_error(line, target, gap),
             _ => PlanError::AfterLast {
                 target,
                 generation: line.generation(),
@@ -151,8 +151,8 @@ fn at_time(line: &Line, time: Micros) -> Found {
         cut(&mut chain, manifest.name.txid, last + 1);
         return Ok((manifest, chain));
     }
-    // Nothing that is reached is surely behind the target, so what is missing may be before it.
-    match gap_behind(line, &chain) {
+    // Nothing that is reached is surely after the target, so what is missing may be before it.
+    match gap_after(line, &chain) {
         Some(gap) if !begins_after(line, gap, time) => Err(gap_error(line, target, gap)),
         _ => Ok((manifest, chain)),
     }
@@ -164,23 +164,23 @@ fn is_surely_after(name: Millis, time: Micros) -> bool {
     name.0.checked_sub(1).is_some_and(|ms| Millis(ms).micros() >= time)
 }
 
-/// What is missing behind a chain, before the next segment or snapshot.
-fn gap_behind(line: &Line, chain: &Chain) -> Option<Gap> {
+/// What is missing after a chain, before the next segment or snapshot.
+fn gap_after(line: &Line, chain: &Chain) -> Option<Gap> {
     let after = chain.reached;
     let segment = chain.gap.map(|gap| gap.next);
-    let snapshot = first_snapshot_behind(line, after).map(|m| m.txid);
+    let snapshot = first_snapshot_after(line, after).map(|m| m.txid);
     let next = segment.into_iter().chain(snapshot).min()?;
     Some(Gap { after, next })
 }
 
-/// Whether a gap is none, as the very next transaction is a snapshot's, and is behind `time`.
+/// Whether a gap is none, as the very next transaction is a snapshot's, and is after `time`.
 fn begins_after(line: &Line, gap: Gap, time: Micros) -> bool {
-    let next = first_snapshot_behind(line, gap.after);
+    let next = first_snapshot_after(line, gap.after);
     gap.after.next() == Some(gap.next)
         && next.is_some_and(|m| m.txid == gap.next && is_surely_after(m.time, time))
 }
 
-fn first_snapshot_behind(line: &Line, txid: Txid) -> Option<ManifestName> {
+fn first_snapshot_after(line: &Line, txid: Txid) -> Option<ManifestName> {
     let mut names = line.manifests().iter().map(|m| m.name);
     names.find(|m| m.txid > txid)
 }

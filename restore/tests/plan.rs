@@ -116,7 +116,7 @@ fn a_segment_named_for_the_millisecond_asked_for_is_not_the_last_one() {
 }
 
 #[test]
-fn a_snapshot_behind_the_chain_shows_a_gap_even_where_another_stands_within_it() {
+fn a_snapshot_after_the_chain_shows_a_gap_even_where_another_stands_within_it() {
     let inventory = Inventory::from_objects([
         manifest(1, 1, 10_000),
         segment(1, 0, 2, 6, 13_001),
@@ -175,7 +175,7 @@ fn errors_say_what_is_missing_and_what_is_there() {
          the transactions between 6 and 9; the last one before the gap can be restored: \
          transaction 6"
     );
-    assert!(text(txid(14)).starts_with("transaction 14 is behind the last state that is kept"));
+    assert!(text(txid(14)).starts_with("transaction 14 is after the last state that is kept"));
 }
 
 #[test]

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_behind_the_end_is_empty() {
+    fn a_block_beyond_the_end_is_empty() {
         for pages in [0, 128, u32::MAX] {
             let layout = layout(512, pages);
             for block in [layout.blocks(), u32::MAX] {

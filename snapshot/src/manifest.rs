@@ -100,7 +100,7 @@ pub struct Manifest {
     pub stamp: Stamp,
     /// The transaction whose state it holds.
     pub txid: Txid,
-    /// The place in the source's WAL behind that transaction.
+    /// The place in the source's WAL after that transaction.
     pub position: Option<WalPosition>,
     /// From when on its state was the current one of its line: the commit time, or, where a line
     /// begins with an older state, the time at which it began.

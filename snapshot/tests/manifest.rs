@@ -41,7 +41,7 @@ fn pack(part: u32, size: u64) -> PackRef {
     }
 }
 
-/// A manifest of 64 KiB pages whose block n lies in pack `packs[n]`, behind the others there.
+/// A manifest of 64 KiB pages whose block n lies in pack `packs[n]`, after the others there.
 fn manifest(packs: &[u32]) -> Manifest {
     let pages = u32::try_from(packs.len()).unwrap();
     let mut ends = vec![96u64; packs.iter().max().map_or(0, |&max| max as usize + 1)];

@@ -22,7 +22,7 @@
 //! | 100 + n | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
 //!
 //! Numbers are little-endian. Bytes 8 to 23 are the *stamp*: they are written when the object is
-//! uploaded, everything behind them when it is sealed, so that what was sealed under one epoch can
+//! uploaded, everything after them when it is sealed, so that what was sealed under one epoch can
 //! be uploaded under the next. Unknown kinds, versions and flags are refused.
 //!
 //! Packs are written before anybody knows for which transaction, so their parts name none. Encoder and
@@ -59,7 +59,7 @@ const CRC_LEN: usize = 4;
 /// Bytes of a part beside its payload.
 const ENVELOPE_LEN: u32 = 104;
 
-/// Bytes behind a part's payload: its length, and the CRC.
+/// Bytes after a part's payload: its length, and the CRC.
 pub const TRAILER_LEN: usize = 8;
 
 /// The largest payload, in bytes.
@@ -190,7 +190,7 @@ impl PartHeader {
         out.extend_from_slice(&payload_len.to_le_bytes());
     }
 
-    /// Decodes a header and the length of its payload. Nothing is proven yet: the CRC stands behind
+    /// Decodes a header and the length of its payload. Nothing is proven yet: the CRC stands after
     /// the payload.
     fn decode(reader: &mut Reader<'_>) -> Result<(Self, u32), PartError> {
         if reader.array()? != MAGIC {

@@ -1,7 +1,7 @@
 //! The scanner: frames of a WAL in, committed transactions out.
 //!
-//! A scan starts behind a committed frame and ends at the `mxFrame` that the wal-index published.
-//! Frames behind `mxFrame` are never looked at: they may be spilled and rolled back, or a commit
+//! A scan starts after a committed frame and ends at the `mxFrame` that the wal-index published.
+//! Frames after `mxFrame` are never looked at: they may be spilled and rolled back, or a commit
 //! that was never published. Up to there every frame must carry the WAL's salts and continue the
 //! checksum chain, the last one must end a transaction, and the chain must arrive at the checksum
 //! that the wal-index holds. Anything else is an end with a reason, and a reason to doubt.
@@ -112,7 +112,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scan behind `frame`, at which the chain stood at `checksum`, up to what `index` says is
+    /// A scan after `frame`, at which the chain stood at `checksum`, up to what `index` says is
     /// committed. At frame 0 the checksum is that of the header.
     #[must_use]
     pub fn new(header: WalHeader, frame: u32, checksum: Checksum, index: &IndexHeader) -> Self {
@@ -145,7 +145,7 @@ impl Scanner {
     }
 
     /// Takes frames from `bytes`, which begins at frame [`Self::next_frame`], up to and with the
-    /// next commit. `bytes` is left behind the last frame taken.
+    /// next commit. `bytes` is left after the last frame taken.
     pub fn step(&mut self, bytes: &mut Reader<'_>) -> Step {
         loop {
             if self.frame >= self.max_frame {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_behind_the_published_end_are_not_looked_at() {
+    fn frames_after_the_published_end_are_not_looked_at() {
         let wal = Wal::new(ByteOrder::Little).frame(1, 1);
         let index = wal.index();
         let ghost = wal.frame(1, 1);

@@ -143,7 +143,7 @@ fn scan(wal: &[u8], index: &IndexHeader) -> (Vec<Transaction>, ScanEnd) {
     scan_file(wal, index).unwrap()
 }
 
-/// Scans `bytes`, which begin behind `frame`.
+/// Scans `bytes`, which begin after `frame`.
 fn scan_from(
     header: WalHeader,
     bytes: &[u8],
@@ -213,10 +213,10 @@ fn a_scan_from_any_commit_finds_the_rest() {
 #[test]
 fn a_rolled_back_transaction_left_frames_that_only_the_index_tells_from_committed_ones() {
     for golden in golden("rollback") {
-        let behind = golden.expected.max_frame + 1;
+        let after = golden.expected.max_frame + 1;
         let mut checksum = golden.index.header.frame_checksum;
         let mut valid = 0;
-        for (frame, page) in golden.frames_from(behind) {
+        for (frame, page) in golden.frames_from(after) {
             checksum = frame.chained(golden.header.order, checksum, page);
             valid += u32::from(frame.salts == golden.header.salts && frame.checksum == checksum);
         }
@@ -227,10 +227,10 @@ fn a_rolled_back_transaction_left_frames_that_only_the_index_tells_from_committe
 #[test]
 fn a_restarted_wal_left_frames_that_its_salts_reveal() {
     for golden in golden("restart") {
-        let behind: Vec<_> = golden.frames_from(golden.expected.max_frame + 1).collect();
-        assert!(!behind.is_empty(), "{}", golden.name);
+        let after: Vec<_> = golden.frames_from(golden.expected.max_frame + 1).collect();
+        assert!(!after.is_empty(), "{}", golden.name);
         assert!(
-            behind.iter().all(|(frame, _)| frame.salts != golden.header.salts),
+            after.iter().all(|(frame, _)| frame.salts != golden.header.salts),
             "{}",
             golden.name
         );

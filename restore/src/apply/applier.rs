@@ -72,7 +72,7 @@ impl Applier {
     }
 
     /// Takes the next part of the segments. Transactions that are known already are left out, and so
-    /// are those behind the target.
+    /// are those after the target.
     ///
     /// # Errors
     /// [`ApplyError`] says what does not fit.
@@ -139,7 +139,7 @@ impl Applier {
             let fragment = fragment?;
             if fragment.header.txid <= self.done.txid {
                 self.check_known(&fragment.header)?;
-            } else if self.is_next_behind_target(&fragment.header) {
+            } else if self.is_next_after_target(&fragment.header) {
                 self.leave_out(&fragment.header);
                 return Ok(());
             } else {
@@ -230,17 +230,17 @@ impl Applier {
         self.reached = is_reached(&self.done, self.target);
     }
 
-    /// Whether a transaction is behind the target, and nothing is missing before it.
-    fn is_next_behind_target(&self, header: &TransactionHeader) -> bool {
-        let is_behind = match self.target {
+    /// Whether a transaction is after the target, and nothing is missing before it.
+    fn is_next_after_target(&self, header: &TransactionHeader) -> bool {
+        let is_after = match self.target {
             Target::Latest => false,
             Target::Txid(txid) => header.txid > txid,
             Target::Time(time) => header.time > time,
         };
-        is_behind && self.done.txid.next() == Some(header.txid)
+        is_after && self.done.txid.next() == Some(header.txid)
     }
 
-    /// Stops before a transaction that is behind the target.
+    /// Stops before a transaction that is after the target.
     fn leave_out(&mut self, header: &TransactionHeader) {
         self.reached = true;
         let may_belong = match self.target {

@@ -47,7 +47,7 @@ impl Batch {
         }
     }
 
-    /// Drops every page behind the first `pages`.
+    /// Drops every page after the first `pages`.
     pub(super) fn truncate(&mut self, pages: u32) {
         let Some(first_cut) = pages.checked_add(1).and_then(PageNumber::new) else {
             return;

@@ -15,7 +15,7 @@ pub(super) struct Open {
     last_page: Option<PageNumber>,
     /// Pages before the transaction.
     pages_before: u32,
-    /// The first page that the database grew by and that has not come. 64 bits hold the one behind
+    /// The first page that the database grew by and that has not come. 64 bits hold the one after
     /// the last possible page.
     next_new: u64,
     lock_page: PageNumber,
@@ -55,7 +55,7 @@ impl Open {
         }
     }
 
-    /// Checks a page's place: behind the one before, and without a hole where the database grows.
+    /// Checks a page's place: after the one before, and without a hole where the database grows.
     pub(super) fn place<E: Error>(&mut self, page: PageNumber) -> Result<(), ApplyError<E>> {
         if self.last_page.replace(page) >= Some(page) {
             return Err(ApplyError::BadFragment(self.header.txid));

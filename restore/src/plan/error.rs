@@ -37,9 +37,9 @@ pub enum PlanError {
         /// What can be restored of it.
         windows: Vec<Window>,
     },
-    /// The target is behind everything that is kept.
+    /// The target is after everything that is kept.
     #[error(
-        "{target} is behind the last state that is kept; \
+        "{target} is after the last state that is kept; \
          in generation {generation} there are {}",
         Windows(windows)
     )]

@@ -30,12 +30,12 @@ pub struct Line {
 /// Segments that continue a state, one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The segments, in order. Each holds the transaction behind the last of the one before it; it
+    /// The segments, in order. Each holds the transaction after the last of the one before it; it
     /// may begin with transactions that are known already.
     pub segments: Vec<Listed<SegmentName>>,
     /// The last transaction that is reached.
     pub reached: Txid,
-    /// What is missing behind it, if anything comes later.
+    /// What is missing after it, if anything comes later.
     pub gap: Option<Gap>,
 }
 
@@ -44,7 +44,7 @@ pub struct Chain {
 pub struct Gap {
     /// The last transaction before the gap.
     pub after: Txid,
-    /// The first transaction behind it.
+    /// The first transaction after it.
     pub next: Txid,
 }
 
@@ -127,15 +127,14 @@ impl Line {
     pub fn chain(&self, from: Txid) -> Chain {
         let mut chain = Chain { segments: Vec::new(), reached: from, gap: None };
         while let Some(next) = chain.reached.next() {
-            let behind = self.segments.partition_point(|s| s.name.first <= next);
-            let best = behind.checked_sub(1).and_then(|at| self.best.get(at));
+            let after = self.segments.partition_point(|s| s.name.first <= next);
+            let best = after.checked_sub(1).and_then(|at| self.best.get(at));
             if let Some(&segment) = best.filter(|s| s.name.last >= next) {
                 chain.reached = segment.name.last;
                 chain.segments.push(segment);
             } else {
-                let after = chain.reached;
-                let later = self.segments.get(behind).map(|s| s.name.first);
-                chain.gap = later.map(|next| Gap { after, next });
+                let later = self.segments.get(after).map(|s| s.name.first);
+                chain.gap = later.map(|next| Gap { after: chain.reached, next });
                 break;
             }
         }

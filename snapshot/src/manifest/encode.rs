@@ -47,7 +47,7 @@ impl Manifest {
     }
 }
 
-/// Whether a block lies right behind another. That its number is the next one is checked before.
+/// Whether a block lies right after another. That its number is the next one is checked before.
 fn follows(before: &ManifestBlock, after: &ManifestBlock) -> bool {
     before.pack == after.pack && before.entry.end() == Some(after.entry.offset)
 }
