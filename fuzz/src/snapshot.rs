@@ -1,6 +1,7 @@
 //! Targets for `genesis-snapshot`.
 
 use genesis_snapshot::manifest::Manifest;
+use genesis_snapshot::pack::PackFooter;
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use genesis_wal::part::{self, PartHeader, PartKind, Stamp};
@@ -16,7 +17,9 @@ pub fn manifest_decode(data: &[u8]) {
     let Ok(page_size) = PageSize::from_log2(9 + log2 % 8) else {
         return;
     };
-    let header = header(page_size, sum_of_blocks(payload).unwrap_or_default());
+    let state = sum_of_blocks(payload).unwrap_or_default();
+    let header =
+        PartHeader { first: Txid(8), last: Txid(8), before: state, ..header(page_size, state) };
     let (head, tail) = payload.split_at(usize::from(*cut).min(payload.len()));
     let mut bytes = Vec::new();
     for payload in [head, tail].into_iter().filter(|part| !part.is_empty()) {
@@ -36,18 +39,58 @@ pub fn manifest_decode(data: &[u8]) {
     assert_eq!(Manifest::decode(&again), Ok(manifest));
 }
 
-fn header(page_size: PageSize, state: StateHash) -> PartHeader {
+/// The payload of a pack's footer behind a byte: the page size. The envelope and the sum are made to
+/// fit. What decodes are blocks of the database that lie one after another, each with its hashes.
+pub fn pack_footer(data: &[u8]) {
+    let [log2, payload @ ..] = data else {
+        return;
+    };
+    let Ok(page_size) = PageSize::from_log2(9 + log2 % 8) else {
+        return;
+    };
+    let sum = sum_of_hashes(payload).unwrap_or_default();
+    let header = PartHeader { kind: PartKind::PackFooter, ..header(page_size, sum) };
+    let mut bytes = Vec::new();
+    assert_eq!(part::encode(&header, payload, &mut bytes), Ok(()));
+    assert_eq!(part::trailing_len(&bytes), Ok(bytes.len()));
+    let Ok(footer) = PackFooter::decode(&bytes) else {
+        return;
+    };
+    let (mut end, mut sum) = (PartHeader::LEN as u64, StateHash(0));
+    for (entry, hashes) in footer.blocks() {
+        assert!(end <= entry.offset && entry.block < footer.layout.blocks());
+        assert_eq!(hashes.len(), footer.layout.page_count(entry.block) as usize);
+        end = entry.offset + u64::from(entry.stored_len);
+        sum = sum.plus(entry.sum);
+    }
+    assert_eq!(sum, footer.header.after);
+}
+
+fn header(page_size: PageSize, after: StateHash) -> PartHeader {
     let generation = Generation { epoch: Epoch(5), random: 6 };
     PartHeader {
         kind: PartKind::Manifest,
         page_size,
         stamp: Stamp { generation, epoch: Epoch(7) },
-        first: Txid(8),
-        last: Txid(8),
+        first: Txid(0),
+        last: Txid(0),
         position: None,
-        before: state,
-        after: state,
+        before: StateHash(0),
+        after,
     }
+}
+
+/// The sum of the page hashes that stand in a payload, read without any check.
+fn sum_of_hashes(payload: &[u8]) -> Result<StateHash, ReadError> {
+    let mut reader = Reader::new(payload);
+    reader.take(4)?;
+    let blocks = reader.u32()? as usize;
+    reader.take(blocks.saturating_mul(17))?;
+    let mut sum = 0u64;
+    while !reader.rest().is_empty() {
+        sum = sum.wrapping_add(reader.u64()?);
+    }
+    Ok(StateHash(sum))
 }
 
 /// The sum of the blocks that stand in a payload, read without any check.

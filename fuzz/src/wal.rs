@@ -14,7 +14,7 @@ use genesis_wal::part::{self, Part, PartHeader, PartKind, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::scan::{ScanEnd, Scanner, Step, Transaction};
 use genesis_wal::segment::{
-    Fragment, SegmentEncoder, TransactionHeader, TransactionKind, fragments,
+    Fragment, SegmentEncoder, Sequence, TransactionHeader, TransactionKind, fragments,
 };
 use genesis_wal::time::Micros;
 
@@ -339,13 +339,18 @@ fn encode(page_size: PageSize, history: &History, cut_at: usize) -> Vec<u8> {
     out
 }
 
-/// Decodes a segment that was just encoded, and joins its fragments.
+/// Decodes a segment that was just encoded, and joins its fragments. Its parts follow one another.
 fn decode(page_size: PageSize, bytes: &[u8]) -> History {
     let mut reader = Reader::new(bytes);
     let mut history = History::new();
     let mut complete = true;
+    let mut sequence: Option<Sequence> = None;
     while !reader.rest().is_empty() {
         let part = Part::decode(&mut reader);
+        if let Ok(part) = &part {
+            let first = || Sequence::beginning_with(&part.header);
+            assert_eq!(sequence.get_or_insert_with(first).accept(part), Ok(()));
+        }
         let fragments = part.iter().flat_map(fragments);
         for fragment in fragments {
             let Ok(fragment) = fragment else {
@@ -366,5 +371,8 @@ fn decode(page_size: PageSize, bytes: &[u8]) -> History {
         assert!(part.is_ok(), "{part:?} was just encoded");
     }
     assert!(complete);
+    let reached = sequence.and_then(|sequence| sequence.finish().ok());
+    let last = history.last().map(|(header, _)| (header.txid, header.time, header.state));
+    assert_eq!(reached.map(|reached| (reached.txid, reached.time, reached.state)), last);
     history
 }
