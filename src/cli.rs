@@ -1,4 +1,4 @@
-//! The command line: what was typed ([`args`]), what it means ([`place`]), and running it.
+//! The command line: what was typed (`args`), what it means (`place`), and running it.
 
 mod args;
 mod exec;

@@ -1,16 +1,15 @@
 //! A replica as a whole: its description, the claim of an epoch, and the tip of its history.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use genesis_snapshot::inventory::Inventory;
 use genesis_snapshot::manifest::Manifest;
-use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::id::{Epoch, Generation};
 use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
-use genesis_wal::page::{PageSize, StateHash};
-use genesis_wal::position::WalPosition;
-use genesis_wal::segment;
-use genesis_wal::time::Micros;
+use genesis_wal::page::PageSize;
+use genesis_wal::segment::{Reached, Sequence};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -70,16 +69,10 @@ struct Claim<'a> {
 pub struct Tip {
     /// The line.
     pub generation: Generation,
-    /// The last transaction.
-    pub txid: Txid,
-    /// When it was committed.
-    pub time: Micros,
-    /// The state hash after it.
-    pub state: StateHash,
-    /// The place in the source's WAL behind it.
-    pub position: Option<WalPosition>,
     /// Bytes in a page.
     pub page_size: PageSize,
+    /// The state.
+    pub reached: Reached,
 }
 
 /// A place that holds the generations of one database.
@@ -201,47 +194,30 @@ impl Replica {
     }
 
     async fn tip_of_manifest(&self, name: ManifestName) -> Result<Tip, ReplicaError> {
-        let manifest = self.manifest(name).await?;
-        Ok(Tip {
-            generation: name.generation,
-            txid: name.txid,
-            time: manifest.time,
-            state: manifest.state,
-            position: manifest.position,
-            page_size: manifest.layout.page_size,
-        })
+        let Manifest { layout, txid, time, state, position, .. } = self.manifest(name).await?;
+        let reached = Reached { txid, time, state, position };
+        Ok(Tip { generation: name.generation, page_size: layout.page_size, reached })
     }
 
     async fn tip_of_segment(&self, name: SegmentName) -> Result<Tip, ReplicaError> {
+        let damaged = |reason: &dyn fmt::Display| ObjectError::damaged(name, reason);
         let mut stream = PartStream::new(Arc::clone(&self.store), name.into());
-        let mut tip = None;
+        let mut sequence = None;
         while let Some(bytes) = stream.next().await? {
             let part = proven(name.into(), &bytes)?;
-            tip = Some(tip_of_part(&part).map_err(|e| ObjectError::damaged(name, e))?);
+            let begun = sequence
+                .get_or_insert_with(|| (part.header, Sequence::beginning_with(&part.header)));
+            begun.1.accept(&part).map_err(|error| damaged(&error))?;
         }
-        let reached = tip.filter(|tip| tip.txid == name.last && tip.generation == name.generation);
-        let damaged = || ObjectError::damaged(name, "it does not hold what its name says");
-        Ok(reached.ok_or_else(damaged)?)
+        let (first, sequence) = sequence.ok_or_else(|| damaged(&"it is empty"))?;
+        let reached = sequence.finish().map_err(|error| damaged(&error))?;
+        let generation = first.stamp.generation;
+        if (generation, first.first, reached.txid) == (name.generation, name.first, name.last) {
+            Ok(Tip { generation, page_size: first.page_size, reached })
+        } else {
+            Err(damaged(&"it does not hold what its name says").into())
+        }
     }
-}
-
-/// The state behind the last transaction of a part.
-///
-/// # Errors
-/// When its payload holds no transactions.
-pub fn tip_of_part(part: &genesis_wal::part::Part<'_>) -> Result<Tip, segment::SegmentError> {
-    let mut time = Micros(0);
-    for fragment in segment::fragments(part) {
-        time = fragment?.header.time;
-    }
-    Ok(Tip {
-        generation: part.header.stamp.generation,
-        txid: part.header.last,
-        time,
-        state: part.header.after,
-        position: part.header.position,
-        page_size: part.header.page_size,
-    })
 }
 
 fn json(value: &impl Serialize) -> Body {

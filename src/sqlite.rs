@@ -2,7 +2,7 @@
 //!
 //! Closing *any* descriptor of the database or of its `-shm` drops every lock that SQLite holds on
 //! that file for the whole process. So those two are opened once, by [`Source`], and closed only
-//! behind the last connection. The `-wal` carries no locks and may be opened freely.
+//! after the last connection. The `-wal` carries no locks and may be opened freely.
 
 mod frames;
 mod locks;

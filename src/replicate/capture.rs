@@ -48,7 +48,7 @@ pub struct Snapshot {
     pub txid: Txid,
     /// When the state was seen.
     pub time: Micros,
-    /// The place in the WAL behind it.
+    /// The place in the WAL after it.
     pub position: Option<WalPosition>,
 }
 

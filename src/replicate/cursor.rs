@@ -77,7 +77,7 @@ pub enum Next {
 }
 
 impl Cursor {
-    /// A cursor behind the state that `index` describes. `header` is the WAL's, read behind it.
+    /// A cursor after the state that `index` describes. `header` is the WAL's, read after it.
     #[must_use]
     pub fn at(
         page_size: PageSize,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_wal_goes_on_behind_what_was_read() {
+    fn the_same_wal_goes_on_after_what_was_read() {
         assert!(matches!(cursor().next(&index(1, 9, 5), Some(header(1, 0))), Next::UpToDate));
         assert_eq!(scan_from(&cursor().next(&index(1, 12, 7), Some(header(1, 0)))), Some(10));
     }

@@ -188,7 +188,7 @@ impl Engine {
     /// Since when a checkpointer has been waiting for us: seen in two looks with nothing committed
     /// between, for a process that writes and checkpoints in two threads looks the same for a moment.
     fn checkpointer_waits(&mut self, seen: &Seen) -> Option<Duration> {
-        // On read mark 0 behind a full backfill we are in nobody's way.
+        // On read mark 0 after a full backfill we are in nobody's way.
         if !seen.waited_for || seen.parked {
             self.waiting = None;
             return None;

@@ -55,9 +55,9 @@ pub enum EstablishError {
 /// Where recording begins.
 #[derive(Debug)]
 pub struct Established {
-    /// The recorder, behind the state that is recorded.
+    /// The recorder, at the state that is recorded.
     pub recorder: Recorder,
-    /// The place in the WAL behind that state.
+    /// The place in the WAL after that state.
     pub cursor: Cursor,
     /// What is read first may have been committed while nobody looked, since this time.
     pub absent_since: Option<Micros>,
@@ -110,8 +110,9 @@ pub fn resume(
     let Some((table, cursor)) = proven else { return Ok(Continuity::Unproven(otherwise)) };
     let stamp = Stamp { generation: tip.generation, epoch };
     let spool = spool.clone();
-    let recorder = Recorder::new(spool, stamp, tip.page_size, table, tip.txid, tip.time);
-    let established = Established { recorder, cursor, absent_since: Some(tip.time) };
+    let recorder =
+        Recorder::new(spool, stamp, tip.page_size, table, tip.reached.txid, tip.reached.time);
+    let established = Established { recorder, cursor, absent_since: Some(tip.reached.time) };
     Ok(Continuity::Proven(Box::new(established)))
 }
 
@@ -174,7 +175,7 @@ pub struct Numbers {
 
 /// The state at the tip's place in the WAL, where that WAL is still there and reaches it.
 fn at_recorded_place(source: &Source, held: &Held, tip: &Tip) -> Result<Place, EstablishError> {
-    let Some(position) = tip.position else { return Ok(Place::Gone) };
+    let Some(position) = tip.reached.position else { return Ok(Place::Gone) };
     let header = source.wal_header()?;
     if header.as_ref().map(WalIdentity::from) != Some(position.identity) {
         return Ok(Place::Gone);
@@ -215,7 +216,7 @@ fn as_of_now(
 
 fn table_of(mut state: StateReader<'_>, tip: &Tip) -> Result<Option<PageTable>, SourceError> {
     match capture::hash_pages(&mut state) {
-        Ok(table) => Ok(Some(table).filter(|table| table.state() == tip.state)),
+        Ok(table) => Ok(Some(table).filter(|table| table.state() == tip.reached.state)),
         // Where the file alone is the state, the WAL may be restarted and cut under this reading.
         Err(SourceError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
             Ok(None)

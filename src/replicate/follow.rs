@@ -213,7 +213,7 @@ impl Follower {
             for name in unshipped {
                 self.outbox.segment(name)?;
             }
-            let (generation, txid) = (tip.generation, tip.txid.0);
+            let (generation, txid) = (tip.generation, tip.reached.txid.0);
             match establish::resume(source, held, &tip, epoch, &self.spool)? {
                 Continuity::Proven(established) => {
                     tracing::info!(%generation, txid, "continuing what the replica holds");
@@ -224,7 +224,7 @@ impl Follower {
                     "the database does not provably continue the replica: a new generation begins"
                 ),
             }
-            not_before = tip.time;
+            not_before = tip.reached.time;
         }
         let numbers = Numbers { epoch, attempt: 0, txid: free, not_before };
         self.begin_generation(source, held, numbers)

@@ -7,12 +7,13 @@ use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::SegmentName;
 use genesis_wal::part::{Part, Stamp};
 use genesis_wal::reader::Reader;
+use genesis_wal::segment::Sequence;
 use tokio::task::spawn_blocking;
 
 use super::establish::Origin;
 use super::spool::{PartFile, Spool};
 use crate::object::ObjectError;
-use crate::replica::{Replica, ReplicaError, Tip, tip_of_part};
+use crate::replica::{Replica, ReplicaError, Tip};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Claims an epoch, and finds the newest state that the replica and the spool hold together.
@@ -39,7 +40,7 @@ pub async fn ask(store: Arc<dyn Store>, spool: Spool) -> Result<Origin, ReplicaE
     })?;
     let used = inventory.max_txid().max(adopted.highest).unwrap_or(Txid(0));
     let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
-    let stored = tip.map(|tip| tip.txid);
+    let stored = tip.map(|tip| tip.reached.txid);
     Ok(Origin { epoch, tip: adopted.tip.map(|tip| (tip, adopted.unshipped)), stored, free })
 }
 
@@ -61,14 +62,16 @@ fn adopt_spool(spool: &Spool, tip: Option<Tip>, epoch: Epoch) -> io::Result<Adop
     let mut adopted = Adopted { tip, ..Adopted::default() };
     for name in spool.sealed()? {
         adopted.highest = adopted.highest.max(Some(name.last));
-        let stored =
-            tip.is_some_and(|tip| tip.generation == name.generation && name.last <= tip.txid);
+        let stored = tip
+            .is_some_and(|tip| tip.generation == name.generation && name.last <= tip.reached.txid);
         if stored {
             spool.remove(&name)?;
             continue;
         }
         let continued = match &adopted.tip {
-            Some(tip) if tip.txid.next() == Some(name.first) => continuation(spool, &name, tip)?,
+            Some(tip) if tip.reached.txid.next() == Some(name.first) => {
+                continuation(spool, &name, tip)?
+            }
             _ => None,
         };
         if let Some(tip) = continued {
@@ -84,33 +87,24 @@ fn adopt_spool(spool: &Spool, tip: Option<Tip>, epoch: Epoch) -> io::Result<Adop
     Ok(adopted)
 }
 
-/// The state behind a sealed segment; `None` when it is damaged or does not continue `tip`.
+/// The state after a sealed segment; `None` when it is damaged or does not continue `tip`.
 fn continuation(spool: &Spool, name: &SegmentName, tip: &Tip) -> io::Result<Option<Tip>> {
+    let mut sequence = Sequence::new(tip.generation, tip.page_size, tip.reached);
     let mut parts = PartFile::open(&spool.path(name))?;
-    let mut reached = *tip;
     loop {
         let bytes = match parts.next_part() {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(Some(reached).filter(|reached| reached.txid == name.last)),
+            Ok(None) => break,
             Err(error) if is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(part) = Part::decode(&mut Reader::new(&bytes)) else {
-            return Ok(None);
-        };
-        let header = &part.header;
-        // The parts of one transaction all say where it began.
-        let again = header.first == reached.txid && header.last == reached.txid;
-        let on = reached.txid.next() == Some(header.first) && header.before == reached.state;
-        let same = header.stamp.generation == tip.generation && header.page_size == tip.page_size;
-        if !same || !(on || again) {
+        let Ok(part) = Part::decode(&mut Reader::new(&bytes)) else { return Ok(None) };
+        if sequence.accept(&part).is_err() {
             return Ok(None);
         }
-        let Ok(next) = tip_of_part(&part) else {
-            return Ok(None);
-        };
-        reached = next;
     }
+    let reached = sequence.finish().ok().filter(|reached| reached.txid == name.last);
+    Ok(reached.map(|reached| Tip { reached, ..*tip }))
 }
 
 fn is_damage(error: &io::Error) -> bool {

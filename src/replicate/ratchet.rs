@@ -75,7 +75,7 @@ pub struct Outcome {
     /// Whether the step did what it says; not, when somebody else was in the way.
     pub done: bool,
     /// The wal-index: for [`Step::Begin`] as it was just before, for [`Step::Copy`] the one that was
-    /// copied to, else as it is behind the step.
+    /// copied to, else as it is after the step.
     pub index: WalIndex,
     /// Whether another process holds both the checkpoint and the write lock.
     pub waited_for: bool,
@@ -206,7 +206,7 @@ impl Default for Ratchet {
 }
 
 impl Ratchet {
-    /// A ratchet that stands on one read transaction, behind which everything was copied.
+    /// A ratchet that stands on one read transaction, since which everything was copied.
     #[must_use]
     pub fn new() -> Self {
         let holds = Holds { older: Guard::Proven, ..Holds::default() };
@@ -220,7 +220,7 @@ impl Ratchet {
         self.holds
     }
 
-    /// Whether the reader stands on read mark 0 behind a WAL that was fully backfilled: the next
+    /// Whether the reader stands on read mark 0, begun when the WAL was fully backfilled: the next
     /// writer restarts it.
     #[must_use]
     pub fn is_parked(&self) -> bool {
@@ -268,7 +268,7 @@ impl Ratchet {
             At::Pin if outcome.done => self.holds.pin = Guard::Fresh,
             At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy if outcome.done => {
                 self.holds.copied();
-                self.parked = at != At::PinCopy && self.is_parked_behind(&outcome.index);
+                self.parked = at != At::PinCopy && self.is_parked_at(&outcome.index);
             }
             At::LeapEnd(_) | At::PinEnd => self.holds.end(),
             At::Rollback => self.holds.write = Guard::Free,
@@ -279,7 +279,7 @@ impl Ratchet {
 
     /// Unchanged since before the transaction began, and fully backfilled then: SQLite gave it read
     /// mark 0.
-    fn is_parked_behind(&self, copied: &WalIndex) -> bool {
+    fn is_parked_at(&self, copied: &WalIndex) -> bool {
         self.before.is_some_and(|before| {
             before.header == copied.header && before.backfilled == before.header.max_frame
         })
@@ -397,4 +397,79 @@ fn step_of(at: At, run: &Run, now: Duration) -> Step {
 
 fn is_full(index: &WalIndex) -> bool {
     index.backfilled == index.header.max_frame
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::checksum::Checksum;
+    use genesis_wal::header::Salts;
+    use genesis_wal::index::IndexHeader;
+
+    use super::*;
+
+    fn index(max_frame: u32, backfilled: u32) -> WalIndex {
+        let header = IndexHeader {
+            change: max_frame,
+            page_size: None,
+            max_frame,
+            pages: 1,
+            frame_checksum: Checksum(max_frame, 0),
+            salts: Salts([1; 8]),
+        };
+        WalIndex { header, backfilled, read_marks: [0; 5], backfill_attempted: backfilled }
+    }
+
+    fn outcome(done: bool, index: WalIndex) -> Outcome {
+        Outcome { now: Duration::ZERO, done, index, waited_for: false }
+    }
+
+    /// Runs a procedure over a WAL that stands still; a checkpoint backfills it up to `reach`.
+    fn run(ratchet: &mut Ratchet, procedure: Procedure, reach: u32) -> Vec<Step> {
+        let mut wal = index(1000, 0);
+        let mut steps = vec![ratchet.start(procedure, Duration::ZERO)];
+        while let Some(&step) = steps.last().filter(|step| **step != Step::Finished) {
+            if matches!(step, Step::Checkpoint(_)) {
+                wal.backfilled = reach;
+            }
+            steps.push(ratchet.next(&outcome(true, wal)));
+        }
+        steps
+    }
+
+    #[test]
+    fn a_drain_that_reaches_the_end_parks_on_one_reader() {
+        let mut ratchet = Ratchet::new();
+        let steps = run(&mut ratchet, Procedure::Drain, 1000);
+        let leap = [Step::Begin, Step::Copy, Step::End];
+        let checkpoint = [Step::Checkpoint(Duration::ZERO)];
+        assert_eq!(steps, [&leap[..], &checkpoint, &leap, &[Step::Finished]].concat());
+        assert!(ratchet.is_parked());
+        assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+    }
+
+    #[test]
+    fn a_drain_that_others_stand_in_the_way_of_gives_up_after_two_rounds() {
+        let mut ratchet = Ratchet::new();
+        let steps = run(&mut ratchet, Procedure::Drain, 999);
+        let checkpoints = steps.iter().filter(|step| matches!(step, Step::Checkpoint(_)));
+        assert_eq!(checkpoints.count(), usize::from(ROUNDS));
+        assert!(!ratchet.is_parked());
+    }
+
+    #[test]
+    fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
+        let mut ratchet = Ratchet::new();
+        let steps = run(&mut ratchet, Procedure::Force, 999);
+        assert!(steps.contains(&Step::Write(Duration::ZERO)));
+        assert_eq!(steps.iter().rev().nth(1), Some(&Step::Rollback));
+        assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+    }
+
+    #[test]
+    fn nothing_is_given_up_when_no_reader_can_begin() {
+        let mut ratchet = Ratchet::new();
+        ratchet.start(Procedure::Drain, Duration::ZERO);
+        assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
+        assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+    }
 }

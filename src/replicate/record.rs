@@ -115,7 +115,7 @@ impl Recorder {
         self.open.as_ref().map_or(0, |open| open.segment.len()) + self.encoder.len() as u64
     }
 
-    /// Records a transaction; `position` is the place behind it.
+    /// Records a transaction; `position` is the place after it.
     ///
     /// # Errors
     /// [`RecordError`]. After [`RecordError::Doubt`] nothing of this transaction is recorded, and this

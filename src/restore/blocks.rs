@@ -95,8 +95,8 @@ fn runs(manifest: &Manifest) -> Vec<Run<'_>> {
             let start = first.entry.offset;
             let within =
                 |block: &ManifestBlock| block.entry.end().is_some_and(|end| end - start <= FETCH);
-            let (blocks, behind) = rest.split_at(rest.partition_point(within).max(1));
-            rest = behind;
+            let (blocks, after) = rest.split_at(rest.partition_point(within).max(1));
+            rest = after;
             let end = blocks.last().and_then(|block| block.entry.end()).unwrap_or(start);
             if let Some(pack) = manifest.packs.get(first.pack as usize) {
                 runs.push(Run { pack: pack.name, bytes: start..end, blocks });

@@ -29,11 +29,11 @@ const ACQUIRE_RETRIES: u32 = 10_000;
 const BACKFILL_RETRIES: u32 = 500;
 const BACKFILL_PAUSE: Duration = Duration::from_millis(10);
 
-/// A followed database. While it lives, its read transaction keeps every frame behind the mark in
+/// A followed database. While it lives, its read transaction keeps every frame after the mark in
 /// the WAL.
 ///
 /// The connections stand before the files: fields are dropped in order, and the files must be closed
-/// behind the last connection.
+/// after the last connection.
 #[derive(Debug)]
 pub struct Source {
     reader: Connection,
@@ -51,8 +51,8 @@ pub struct Source {
 /// What is known of the moment at which the read transaction began.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
-    /// The wal-index behind that moment. The state at its `max_frame` can be read for as long as the
-    /// transaction is held: nothing behind it reaches the database file.
+    /// The wal-index just after that moment. The state at its `max_frame` can be read for as long as the
+    /// transaction is held: nothing after it reaches the database file.
     pub index: WalIndex,
     /// Whether frames up to `max_frame` must be laid over the database file. If not, the file alone
     /// is the state, and the WAL may be restarted at any time.
@@ -386,7 +386,7 @@ impl Source {
 ///
 /// Unchanged and fully backfilled: SQLite gave it read mark 0, and the file alone is the state. A
 /// backlog that stood all the while, in one and the same WAL: it sits on a mark of its own, somewhere
-/// between the two ends, and nothing behind the second end can reach the file. Anything else could be
+/// between the two ends, and nothing after the second end can reach the file. Anything else could be
 /// either.
 fn classify(before: &WalIndex, after: &WalIndex) -> Option<Held> {
     let same_wal = before.header.salts == after.header.salts;

@@ -7,7 +7,7 @@ use super::frames::read_at_most;
 use super::{FrameReader, Source, SourceError};
 
 /// Reads the database as of a frame: the last image up to it where the WAL has one, else what stands
-/// in the file. It holds for as long as nothing behind that frame can reach the file.
+/// in the file. It holds for as long as nothing after that frame can reach the file.
 #[derive(Debug)]
 pub struct StateReader<'a> {
     source: &'a Source,
