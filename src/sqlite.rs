@@ -4,7 +4,9 @@
 //! that file for the whole process. So those two are opened once, by [`Source`], and closed only
 //! after the last connection. The `-wal` carries no locks and may be opened freely.
 
+mod connection;
 mod frames;
+mod guards;
 mod locks;
 mod source;
 mod state;

@@ -1,0 +1,274 @@
+//! The locks that keep the WAL: read transactions on two connections, the write lock, and a pin on a
+//! read slot. Which of them is moved when is the ratchet's to say; here they are taken and given up.
+
+use std::time::Duration;
+
+use genesis_wal::index::WalIndex;
+use rusqlite::Connection;
+
+use super::SourceError;
+use super::connection::{begin, connect_impatiently, sqlite};
+use super::locks::{self, LockByte};
+use super::source::{Held, Source};
+use crate::clock;
+
+/// How often a read transaction is begun again until it is clear where its mark stands.
+const ACQUIRE_RETRIES: u32 = 10_000;
+
+/// How often everything is tried to be backfilled, and the pause between.
+const BACKFILL_RETRIES: u32 = 500;
+const BACKFILL_PAUSE: Duration = Duration::from_millis(10);
+
+impl Source {
+    /// Begins a second read transaction, on the other connection, at a moment at which it is clear
+    /// what protects it. The first is still held: it may be given up with [`Self::end_older`] once
+    /// everything up to `held.index` has been read.
+    ///
+    /// # Errors
+    /// When no transaction can be begun; the first is held on.
+    pub fn leap(&mut self) -> Result<Held, SourceError> {
+        let spare = self.take_spare()?;
+        let held = self.acquire(&spare);
+        self.spare = Some(spare);
+        held
+    }
+
+    /// Begins a read transaction: the only one, or the newer of two. False when somebody else is in
+    /// the way.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn begin(&mut self) -> Result<bool, SourceError> {
+        if self.reader.is_autocommit() {
+            return passed(begin(&self.reader, &self.path));
+        }
+        let spare = self.take_spare()?;
+        let begun = begin(&spare, &self.path);
+        self.spare = Some(spare);
+        passed(begun)
+    }
+
+    /// Ends the older of two read transactions, or the only one.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn end_older(&mut self) -> Result<(), SourceError> {
+        self.end(&self.reader)?;
+        if let Some(newer) = self.spare.as_mut().filter(|spare| !spare.is_autocommit()) {
+            std::mem::swap(&mut self.reader, newer);
+        }
+        Ok(())
+    }
+
+    /// Copies into the database what no reader stands in the way of. False when another checkpoint
+    /// is running.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn checkpoint(&mut self) -> Result<bool, SourceError> {
+        let spare = self.take_spare()?;
+        let busy =
+            spare.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i32>(0));
+        let path = &self.path;
+        let done =
+            passed(busy.map_err(|error| sqlite("checkpoint", path, error)).and_then(|busy| {
+                if busy == 0 { Ok(()) } else { Err(SourceError::Locked { path: path.clone() }) }
+            }));
+        self.spare = Some(spare);
+        done
+    }
+
+    /// Backfills the whole WAL, under the write lock, and holds the file alone.
+    ///
+    /// # Errors
+    /// When SQLite fails, or others stand in the way for too long.
+    pub fn backfill_all(&mut self) -> Result<Held, SourceError> {
+        for _ in 0..BACKFILL_RETRIES {
+            let locked = self.lock_writes()?;
+            self.leap()?;
+            self.end_older()?;
+            self.checkpoint()?;
+            let held = self.leap()?;
+            self.end_older()?;
+            if locked {
+                self.unlock_writes()?;
+            }
+            if !held.overlay {
+                return Ok(held);
+            }
+            clock::rest(BACKFILL_PAUSE);
+        }
+        Err(SourceError::Locked { path: self.path.clone() })
+    }
+
+    /// Takes the write lock, without waiting. False when somebody else has it.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn lock_writes(&mut self) -> Result<bool, SourceError> {
+        let writer = self.writer.take().map_or_else(|| connect_impatiently(&self.path), Ok)?;
+        let begun = writer.execute_batch("BEGIN IMMEDIATE");
+        self.writer = Some(writer);
+        passed(begun.map_err(|error| sqlite("lock", &self.path, error)))
+    }
+
+    /// Gives the write lock back; nothing was written under it.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn unlock_writes(&self) -> Result<(), SourceError> {
+        let held = self.writer.as_ref().filter(|writer| !writer.is_autocommit());
+        let ended = held.map_or(Ok(()), |writer| writer.execute_batch("ROLLBACK"));
+        ended.map_err(|error| sqlite("unlock", &self.path, error))
+    }
+
+    /// Makes the database file durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> Result<(), SourceError> {
+        self.database().sync_data().map_err(|source| self.io("sync", source))
+    }
+
+    /// Pins the WAL: shares a read slot that no reader limits the backfill by. Nobody restarts the
+    /// WAL while it is pinned. False when no slot is free.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn pin(&mut self) -> Result<bool, SourceError> {
+        for mark in (1..=4).rev() {
+            let byte = LockByte::read_mark(mark);
+            let usable = |index: &WalIndex| {
+                let limit = index.read_marks.get(usize::from(mark)).copied();
+                limit.is_some_and(|limit| limit == u32::MAX || limit >= index.header.max_frame)
+            };
+            if !self.index()?.is_some_and(|index| usable(&index)) {
+                continue;
+            }
+            if !locks::try_share(&self.shm, byte).map_err(|e| self.io("pin", e))? {
+                continue;
+            }
+            // The mark may have moved before the lock was ours; now it cannot.
+            if self.index()?.is_some_and(|index| usable(&index)) {
+                self.pinned = Some(mark);
+                return Ok(true);
+            }
+            locks::release(&self.shm, byte).map_err(|error| self.io("unpin", error))?;
+        }
+        Ok(false)
+    }
+
+    /// Gives the pin up.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn unpin(&mut self) -> Result<(), SourceError> {
+        let Some(mark) = self.pinned.take() else { return Ok(()) };
+        let released = locks::release(&self.shm, LockByte::read_mark(mark));
+        released.map_err(|error| self.io("unpin", error))
+    }
+
+    /// Whether another process holds both the checkpoint and the write lock: a checkpointer that
+    /// waits for readers does, and so does a process whose threads write and checkpoint at once.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_waited_for(&self) -> Result<bool, SourceError> {
+        let held = |byte| locks::is_held_by_another(&self.shm, byte);
+        let both =
+            held(LockByte::CHECKPOINT).and_then(|held_one| Ok(held_one && held(LockByte::WRITE)?));
+        both.map_err(|error| self.io("look at the locks of", error))
+    }
+
+    /// Gives up every lock but one read transaction: for a beginning anew, when nothing that was
+    /// guarded is believed any more.
+    ///
+    /// # Errors
+    /// When SQLite or the system fails.
+    pub fn keep_one_reader(&mut self) -> Result<(), SourceError> {
+        self.unlock_writes()?;
+        let newer = self.spare.as_ref().is_some_and(|spare| !spare.is_autocommit());
+        if newer && !self.reader.is_autocommit() {
+            self.end_older()?;
+        } else if self.reader.is_autocommit() {
+            begin(&self.reader, &self.path)?;
+        }
+        self.unpin()
+    }
+
+    /// Begins a read transaction at a moment at which it is clear what protects it.
+    pub(super) fn acquire(&self, connection: &Connection) -> Result<Held, SourceError> {
+        for _ in 0..ACQUIRE_RETRIES {
+            let before = self.index()?;
+            begin(connection, &self.path)?;
+            let held =
+                before.zip(self.index()?).and_then(|(before, after)| classify(&before, &after));
+            match held {
+                Some(held) => return Ok(held),
+                None => self.end(connection)?,
+            }
+        }
+        Err(SourceError::Locked { path: self.path.clone() })
+    }
+}
+
+/// That somebody else is in the way is an answer.
+fn passed(result: Result<(), SourceError>) -> Result<bool, SourceError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(SourceError::Locked { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Decides what a transaction begun between two looks at the wal-index holds.
+///
+/// Unchanged and fully backfilled: SQLite gave it read mark 0, and the file alone is the state. A
+/// backlog that stood all the while, in one and the same WAL: it sits on a mark of its own, somewhere
+/// between the two ends, and nothing after the second end can reach the file. Anything else could be
+/// either.
+fn classify(before: &WalIndex, after: &WalIndex) -> Option<Held> {
+    let same_wal = before.header.salts == after.header.salts;
+    if before.header == after.header && before.backfilled == before.header.max_frame {
+        Some(Held { index: *after, overlay: false })
+    } else if same_wal && after.backfilled < before.header.max_frame {
+        Some(Held { index: *after, overlay: true })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::checksum::Checksum;
+    use genesis_wal::header::Salts;
+    use genesis_wal::index::IndexHeader;
+
+    use super::*;
+
+    fn index(salt: u8, max_frame: u32, backfilled: u32) -> WalIndex {
+        let header = IndexHeader {
+            change: max_frame,
+            page_size: None,
+            max_frame,
+            pages: 1,
+            frame_checksum: Checksum(max_frame, 0),
+            salts: Salts([salt; 8]),
+        };
+        WalIndex { header, backfilled, read_marks: [0; 5], backfill_attempted: backfilled }
+    }
+
+    #[test]
+    fn only_a_clear_moment_is_classified() {
+        let held = |before, after| classify(&before, &after).map(|h| (h.overlay, h.index));
+        // Nothing moved and all is backfilled: the file alone.
+        assert_eq!(held(index(1, 9, 9), index(1, 9, 9)), Some((false, index(1, 9, 9))));
+        assert_eq!(held(index(1, 0, 0), index(1, 0, 0)), Some((false, index(1, 0, 0))));
+        // A backlog all the while: a mark, wherever commits have gone on to.
+        assert_eq!(held(index(1, 9, 3), index(1, 12, 4)), Some((true, index(1, 12, 4))));
+        // The backlog was checkpointed meanwhile, a commit came in, or the WAL was restarted.
+        assert_eq!(held(index(1, 9, 3), index(1, 9, 9)), None);
+        assert_eq!(held(index(1, 9, 9), index(1, 12, 9)), None);
+        assert_eq!(held(index(1, 9, 3), index(2, 1, 0)), None);
+    }
+}
