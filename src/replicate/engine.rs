@@ -37,7 +37,8 @@ const DRAIN_AFTER: Duration = Duration::from_millis(200);
 const FIRST_MOVE_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_MOVE_PAUSE: Duration = Duration::from_secs(10);
 
-/// A checkpointer that waits in vain is answered no more often than this.
+/// A checkpointer that waits is answered at every look for so long; one that waits on in vain then
+/// no more often than this.
 const RESPOND_PAUSE: Duration = Duration::from_millis(50);
 
 /// The poll while a checkpointer might come to wait for us.
@@ -195,9 +196,10 @@ impl Engine {
         }
         match self.waiting {
             Some((since, max_frame)) if max_frame == seen.max_frame => {
-                let again = self.last_response.map(|last| last + RESPOND_PAUSE);
-                let first_answers = seen.now.saturating_sub(since) < RESPOND_PAUSE;
-                (first_answers || again.is_none_or(|again| seen.now >= again)).then_some(since)
+                let waited = seen.now.saturating_sub(since);
+                let pause = if waited < RESPOND_PAUSE { BUSY_POLL } else { RESPOND_PAUSE };
+                let due = self.last_response.map_or(Duration::ZERO, |last| last + pause);
+                (seen.now >= due).then_some(since)
             }
             _ => {
                 self.waiting = Some((seen.now, seen.max_frame));
@@ -403,6 +405,7 @@ mod tests {
         let since = LOADED.now + Duration::from_millis(1);
         let response = Action::Move(Procedure::Respond { since });
         assert_eq!(engine.next(&waits(11, 2)), response);
+        assert_eq!(engine.next(&waits(11, 2)), Action::Sleep(BUSY_POLL));
         // In vain, it is answered twenty times a second.
         let answers =
             (100..1100).filter(|&millis| engine.next(&waits(11, millis)) == response).count();

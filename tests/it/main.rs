@@ -11,6 +11,7 @@
 
 mod support;
 
+mod checkpoints;
 mod damage;
 mod exec;
 mod history;
@@ -20,5 +21,6 @@ mod places;
 mod refusals;
 mod restarts;
 mod shutdown;
+mod storm;
 mod versions;
 mod writers;

@@ -1,0 +1,102 @@
+//! The WAL is kept, but not for ever: it is emptied in our own process, and an operator's checkpoint
+//! goes through.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::{Application, Process, Sandbox, Sqlite, contents, contents_of, wait_until};
+
+/// Commits some 1,500 times a second.
+const LOAD: &str = "
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
+while True:
+    connection.execute('INSERT INTO t VALUES (?)', ('x' * 200,))
+    time.sleep(0.0005)
+";
+
+fn load(sandbox: &Sandbox) -> Process {
+    let mut command = Command::new("python3");
+    command.args(["-c", LOAD]).arg(&sandbox.db);
+    sandbox.start(&mut command)
+}
+
+fn wal(sandbox: &Sandbox) -> PathBuf {
+    sandbox.db.with_file_name("app.db-wal")
+}
+
+fn rows(application: &Application) -> i64 {
+    let Application::Inside(connection) = application else { panic!("no connection here") };
+    connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+}
+
+/// Waits until so many rows were added.
+fn wait_for_rows(application: &Application, more: i64) {
+    let before = rows(application);
+    wait_until("more rows", || (rows(application) >= before + more).then_some(()));
+}
+
+#[test]
+fn a_wal_under_steady_load_stays_near_its_limit() {
+    let sandbox = Sandbox::with_database();
+    let mut command = sandbox.replicate_command(&["--wal-limit", "1MB"]);
+    let mut replicator = sandbox.start(&mut command);
+    replicator.wait_until_followed();
+    let application = sandbox.application(Sqlite::Bundled);
+    let writer = load(&sandbox);
+    // Some 4,000 bytes of WAL each: 20 times the limit.
+    wait_for_rows(&application, 5_000);
+    writer.kill();
+    let bytes = wal(&sandbox).metadata().unwrap().len();
+    assert!(bytes < 10_000_000, "the WAL has {bytes} bytes");
+    let Application::Inside(connection) = &application else { panic!("no connection here") };
+    let expected = contents(connection);
+    replicator.stop();
+    assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
+}
+
+#[test]
+fn an_operator_empties_the_wal_of_an_idle_application_at_once() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Python);
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO t VALUES('second');");
+    sandbox.wait_for_txid(2);
+    // Without a timeout: it succeeds once the lock has been parked, in the silence after a commit.
+    wait_until("an empty WAL", || {
+        let mut shell = Command::new("sqlite3");
+        let done = shell.arg(&sandbox.db).arg("PRAGMA wal_checkpoint(TRUNCATE);").output().unwrap();
+        (done.stdout == b"0|0|0\n").then_some(())
+    });
+    assert_eq!(wal(&sandbox).metadata().unwrap().len(), 0);
+    application.run("INSERT INTO t VALUES('third');");
+    replicator.stop();
+    assert!(contents_of(&sandbox.restore(&[]).0).contains("third"));
+    assert_eq!(sandbox.generations().len(), 1);
+}
+
+#[test]
+fn an_operator_with_patience_empties_the_wal_under_load() {
+    let sandbox = Sandbox::with_database();
+    let replicator = sandbox.replicate();
+    let application = sandbox.application(Sqlite::Bundled);
+    let writer = load(&sandbox);
+    for _ in 0..10 {
+        wait_for_rows(&application, 100);
+        // One that meets another checkpoint is told so at once; no other may fail.
+        wait_until("an empty WAL", || {
+            let mut shell = Command::new("sqlite3");
+            shell.args(["-cmd", ".timeout 5000"]).arg(&sandbox.db);
+            let done = shell.arg("PRAGMA wal_checkpoint(TRUNCATE);").output().unwrap();
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(["0|0|0\n", "1|-1|-1\n"].contains(&&*said), "{said}");
+            said.starts_with('0').then_some(())
+        });
+    }
+    writer.kill();
+    let Application::Inside(connection) = &application else { panic!("no connection here") };
+    let expected = contents(connection);
+    replicator.stop();
+    assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
+    assert_eq!(sandbox.generations().len(), 1);
+}
