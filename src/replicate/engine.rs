@@ -211,8 +211,8 @@ impl Engine {
     /// Which way the lock is to be moved now.
     fn move_due(&self, seen: &Seen) -> Option<Procedure> {
         let backlog = seen.max_frame.saturating_sub(seen.backfilled);
-        if backlog >= DRAIN_FRAMES && seen.max_frame >= self.drain_at {
-            let over = self.wal_limit.is_some_and(|limit| seen.wal_bytes >= limit);
+        let over = self.wal_limit.is_some_and(|limit| seen.wal_bytes >= limit) && backlog > 0;
+        if (backlog >= DRAIN_FRAMES || over) && seen.max_frame >= self.drain_at {
             return Some(if over { Procedure::Force } else { Procedure::Drain });
         }
         (!seen.parked && self.silent_move_due(seen) == Duration::ZERO).then_some(Procedure::Drain)
