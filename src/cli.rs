@@ -1,6 +1,7 @@
 //! The command line: what was typed (`args`), what it means (`place`), and running it.
 
 mod args;
+mod checkpoint;
 mod exec;
 mod exit;
 mod list;
@@ -54,6 +55,7 @@ fn run(command: Command) -> Result<Code, Failure> {
             Command::Exec(args) => exec::run(args).await,
             Command::Replicate(args) => replicate::run(args).await,
             Command::Restore(args) => restore::run(args).await,
+            Command::Checkpoint(args) => checkpoint::run(args).await,
             Command::List(args) => list::run(args).await,
         }
     });

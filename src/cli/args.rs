@@ -85,6 +85,10 @@ pub enum Command {
     )]
     Restore(RestoreArgs),
 
+    /// Empty the WAL of a database, beside its application and beside `replicate` or `exec`.
+    #[command(after_help = "Example:\n  genesis-replicate checkpoint --truncate --db app.db")]
+    Checkpoint(CheckpointArgs),
+
     /// Show what a replica holds and which states can be restored.
     #[command(after_help = "Example:\n  genesis-replicate list /backup/app")]
     List(ListArgs),
@@ -158,6 +162,21 @@ pub struct RestoreArgs {
     /// Only say what would be fetched.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CheckpointArgs {
+    /// Cut the WAL file off at nothing.
+    #[arg(long, required = true)]
+    pub truncate: bool,
+
+    /// The database.
+    #[arg(long, value_name = "FILE")]
+    pub db: PathBuf,
+
+    /// How long others may stand in the way.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, ClapArgs)]

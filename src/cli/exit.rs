@@ -66,7 +66,8 @@ impl Failure {
         Self { error: self.error.context(context), ..self }
     }
 
-    fn hinted(self, hint: &'static str) -> Self {
+    /// The same failure, with what to do about it.
+    pub fn hinted(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }
     }
 
@@ -117,6 +118,14 @@ impl From<RestoreError> for Failure {
             RestoreError::Object(error) => code_of_object(error),
         };
         Self::new(code, error.into())
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let hint = hint_for(&error);
+        let failure = Self::new(Code::DATABASE, error.into());
+        hint.into_iter().fold(failure, Self::hinted)
     }
 }
 
@@ -189,6 +198,12 @@ fn hint_for(error: &SourceError) -> Option<&'static str> {
         }
         SourceError::Locked { .. } => {
             "A database can only be followed when its application lets others read it."
+        }
+        SourceError::NetworkFileSystem { .. } => {
+            "Keep the database on a local file system, and this program beside it."
+        }
+        SourceError::Gone { .. } => {
+            "What was committed until then was recorded; start again to follow what is there now."
         }
         _ => return None,
     })

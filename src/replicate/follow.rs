@@ -26,6 +26,9 @@ use crate::sqlite::{Held, Source, SourceError};
 /// How often a database that is not there yet is looked for.
 const AWAIT_POLL: Duration = Duration::from_millis(20);
 
+/// How often it is looked whether the path still leads to the database.
+const PLACE_POLL: Duration = Duration::from_millis(500);
+
 /// How far a follower has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -232,7 +235,12 @@ impl Follower {
 
     fn follow(&self, source: &mut Source, tail: &mut Tail) -> Result<End, FollowError> {
         let mut written = true;
+        let mut next_place_check = Duration::ZERO;
         loop {
+            if clock::monotonic() >= next_place_check {
+                next_place_check = clock::monotonic() + PLACE_POLL;
+                check_in_place(source, tail)?;
+            }
             // Asked before the look: what was committed before the question is in the look.
             let stopping = self.alarm.stopping();
             let index = published(source)?;
@@ -271,4 +279,15 @@ impl Follower {
             }
         }
     }
+}
+
+/// A database that was moved away is still recorded to its end; then there is nothing to follow.
+fn check_in_place(source: &mut Source, tail: &mut Tail) -> Result<(), FollowError> {
+    let Err(gone) = source.check_in_place() else { return Ok(()) };
+    let index = published(source)?;
+    while !tail.is_settled(&index) && published(source)?.header == index.header {
+        tail.read(source, &index.header)?;
+    }
+    tail.seal()?;
+    Err(gone.into())
 }

@@ -214,7 +214,6 @@ impl Ratchet {
     }
 
     /// What keeps the WAL now.
-    #[cfg(test)]
     #[must_use]
     pub fn holds(&self) -> Holds {
         self.holds

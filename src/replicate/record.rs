@@ -1,10 +1,11 @@
 //! Records committed transactions: pages out of the WAL, through the page table, into segments.
 
+use std::collections::HashSet;
 use std::io;
 
 use genesis_wal::id::Txid;
 use genesis_wal::name::SegmentName;
-use genesis_wal::page::{PageHash, PageSize, StateHash};
+use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
 use genesis_wal::scan::{FrameRef, Transaction};
@@ -16,7 +17,7 @@ use super::cursor::Doubt;
 use super::ship::ShippingEnded;
 use super::spool::{OpenSegment, Spool};
 use super::table::PageTable;
-use crate::sqlite::{FrameReader, SourceError};
+use crate::sqlite::{FrameReader, Source, SourceError};
 
 /// A part is cut when it has grown to this many bytes, within a transaction if need be.
 const PART_BYTES: usize = 1 << 20;
@@ -65,6 +66,8 @@ pub struct Recorder {
     encoder: SegmentEncoder,
     open: Option<Open>,
     buffer: Vec<u8>,
+    /// Pages recorded since the database file was last known to hold all of them.
+    touched: HashSet<PageNumber>,
 }
 
 /// What a transaction wrote.
@@ -93,8 +96,8 @@ impl Recorder {
         last_time: Micros,
     ) -> Self {
         let encoder = SegmentEncoder::new(page_size, stamp, table.state());
-        let (open, buffer) = (None, Vec::new());
-        Self { spool, stamp, page_size, table, last, last_time, encoder, open, buffer }
+        let (open, buffer, touched) = (None, Vec::new(), HashSet::new());
+        Self { spool, stamp, page_size, table, last, last_time, encoder, open, buffer, touched }
     }
 
     /// The last transaction recorded.
@@ -140,9 +143,29 @@ impl Recorder {
             self.take_back(mark, before)?;
         }
         encoded?;
+        self.touched.extend(images.hashed.iter().map(|(image, _)| image.page));
         self.last = header.txid;
         self.last_time = header.time;
         Ok(())
+    }
+
+    /// Pages that the database file does not hold as they were recorded. To be asked when everything
+    /// recorded has been backfilled, and nothing else can be.
+    ///
+    /// # Errors
+    /// When the file cannot be read; the pages are looked at again then.
+    pub fn misplaced(&mut self, source: &Source) -> Result<Vec<PageNumber>, SourceError> {
+        let mut buffer = vec![0; self.page_size.bytes()];
+        let mut misplaced = Vec::new();
+        for &page in &self.touched {
+            let Some(recorded) = self.table.hash(page) else { continue };
+            source.read_page(page, &mut buffer)?;
+            if PageHash::of(page, &buffer) != recorded {
+                misplaced.push(page);
+            }
+        }
+        self.touched.clear();
+        Ok(misplaced)
     }
 
     /// Ends the open segment and puts it into the spool; `None` when nothing was recorded.

@@ -166,6 +166,9 @@ impl Session {
     }
 }
 
+/// How long the replica may take for what was recorded before following failed.
+const LAST_SHIPMENTS: Duration = Duration::from_secs(5);
+
 type Following = oneshot::Receiver<Result<Option<Txid>, FollowError>>;
 
 fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
@@ -239,6 +242,10 @@ impl Parts {
         }
         if on_the_replicas_side && !shipped {
             self.shipping.await.map_err(|_died| SessionError::Died)??;
+        } else if !shipped {
+            // What was handed over until then; a replica that does not take it in time leaves it in
+            // the spool.
+            tokio::time::timeout(LAST_SHIPMENTS, self.shipping).await.ok();
         }
         Ok(Report { recorded: followed? })
     }

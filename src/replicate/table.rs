@@ -30,6 +30,12 @@ impl PageTable {
         u32::try_from(self.hashes.len()).unwrap_or(u32::MAX)
     }
 
+    /// The hash of a page; `None` where the database has none.
+    #[must_use]
+    pub fn hash(&self, page: PageNumber) -> Option<PageHash> {
+        self.hashes.get(page.index()).copied()
+    }
+
     /// Appends the hash of the next page. The lock page's is not looked at.
     pub fn push(&mut self, hash: PageHash) {
         let number = self.pages().saturating_add(1);

@@ -11,12 +11,12 @@ use genesis_wal::time::Micros;
 use super::cursor::{Continued, Cursor, Doubt, Next};
 use super::engine::{Engine, SEAL_BYTES};
 use super::establish::Established;
-use super::ratchet::{Outcome, Procedure, Ratchet, Step};
+use super::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
 use super::ship::Outbox;
 use crate::clock;
-use crate::sqlite::{FrameReader, Source, SourceError};
+use crate::sqlite::{FrameReader, Guards, Source, SourceError};
 
 /// The pause before index and file, of two minds, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -121,10 +121,12 @@ impl Tail {
         procedure: Procedure,
     ) -> Result<(), RecordError> {
         let started = clock::monotonic();
+        let mut write_lock = WriteLock::default();
         let mut step = self.ratchet.start(procedure, started);
         while step != Step::Finished {
             let before = published(source)?;
             let (done, copied) = self.take(step, source)?;
+            write_lock.note(step, done);
             let index = match (step, copied) {
                 (Step::Begin, _) => before,
                 (_, Some(copied)) => copied,
@@ -132,12 +134,37 @@ impl Tail {
             };
             let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
             step = self.ratchet.next(&Outcome { now, done, index, waited_for });
+            debug_assert_eq!(held(self.ratchet.holds()), source.guards(), "after {step:?}");
         }
         let (now, parked) = (clock::monotonic(), self.ratchet.is_parked());
         let max_frame = published(source)?.header.max_frame;
         let micros = now.saturating_sub(started).as_micros();
-        tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
+        let writers_held_micros = write_lock.total.as_micros();
+        tracing::debug!(
+            ?procedure,
+            parked,
+            max_frame,
+            micros,
+            writers_held_micros,
+            "moved the lock that keeps the WAL"
+        );
         self.engine.moved(now, parked, max_frame);
+        if parked { self.check_backfill(source) } else { Ok(()) }
+    }
+
+    /// Compares what was backfilled with what was recorded. On read mark 0 after a full backfill the
+    /// file is the recorded state and stands still. An SQLite with the WAL-reset bug loses commits on
+    /// this way; what was recorded is right then, and the database is not.
+    fn check_backfill(&mut self, source: &Source) -> Result<(), RecordError> {
+        let misplaced = self.recorder.misplaced(source)?;
+        if let Some(first) = misplaced.first() {
+            tracing::error!(
+                pages = misplaced.len(),
+                first = first.get(),
+                "THE DATABASE FILE LOST COMMITS on their way out of the WAL, as an SQLite before 3.51.3 \
+                 can; the replica has them: restore it, and update the application's SQLite"
+            );
+        }
         Ok(())
     }
 
@@ -240,6 +267,38 @@ impl Tail {
         }
         clock::rest(LOOK_AGAIN);
         Ok(())
+    }
+}
+
+/// How long a procedure held the application's writers.
+#[derive(Debug, Default)]
+struct WriteLock {
+    since: Option<Duration>,
+    total: Duration,
+}
+
+impl WriteLock {
+    fn note(&mut self, step: Step, done: bool) {
+        match step {
+            Step::Write(_) if done => self.since = Some(clock::monotonic()),
+            Step::Rollback => {
+                let since = self.since.take();
+                self.total +=
+                    since.map_or(Duration::ZERO, |s| clock::monotonic().saturating_sub(s));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The ratchet's books, as the source would tell it.
+fn held(holds: Holds) -> Guards {
+    let is_held = |guard| guard != Guard::Free;
+    Guards {
+        older: is_held(holds.older),
+        newer: is_held(holds.newer),
+        pin: is_held(holds.pin),
+        write: is_held(holds.write),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use genesis_wal::page::PageSize;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::statfs;
 
 use super::SourceError;
 
@@ -32,6 +33,9 @@ pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> 
     if metadata.len() == 0 && !set_wal {
         return Err(SourceError::Empty { path: path.to_owned() });
     }
+    if let Some(kind) = network_file_system(path)? {
+        return Err(SourceError::NetworkFileSystem { path: path.to_owned(), kind });
+    }
     if metadata.nlink() > 1 {
         tracing::warn!(
             database = %path.display(),
@@ -39,6 +43,26 @@ pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> 
         );
     }
     Ok(())
+}
+
+/// The name of the file system at `path`, if it is one that is shared or emulated.
+///
+/// Source: the magic numbers of statfs(2).
+fn network_file_system(path: &Path) -> Result<Option<&'static str>, SourceError> {
+    let found = statfs(path).map_err(|error| SourceError::Io {
+        action: "look at the file system of",
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    Ok(match found.f_type {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x0102_1997 => Some("9p"),
+        0x6573_5546 => Some("FUSE"),
+        0x00c3_6400 => Some("Ceph"),
+        0x5346_414f => Some("AFS"),
+        _ => None,
+    })
 }
 
 /// A connection that never checkpoints by itself, not even when it is the last to close.

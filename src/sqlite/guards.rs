@@ -19,7 +19,33 @@ const ACQUIRE_RETRIES: u32 = 10_000;
 const BACKFILL_RETRIES: u32 = 500;
 const BACKFILL_PAUSE: Duration = Duration::from_millis(10);
 
+/// Which locks are held, as SQLite and the system see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one lock")]
+pub struct Guards {
+    /// The older read transaction.
+    pub older: bool,
+    /// The newer read transaction.
+    pub newer: bool,
+    /// The pin on a read slot.
+    pub pin: bool,
+    /// The write lock.
+    pub write: bool,
+}
+
 impl Source {
+    /// The locks that are held.
+    #[must_use]
+    pub fn guards(&self) -> Guards {
+        let active = |connection: &Connection| !connection.is_autocommit();
+        Guards {
+            older: active(&self.reader),
+            newer: self.spare.as_ref().is_some_and(active),
+            pin: self.pinned.is_some(),
+            write: self.writer.as_ref().is_some_and(active),
+        }
+    }
+
     /// Begins a second read transaction, on the other connection, at a moment at which it is clear
     /// what protects it. The first is still held: it may be given up with [`Self::end_older`] once
     /// everything up to `held.index` has been read.

@@ -2,16 +2,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use genesis_wal::header::WalHeader;
 use genesis_wal::index::{IndexError, WalIndex};
-use genesis_wal::page::PageSize;
+use genesis_wal::page::{PageNumber, PageSize};
 use rusqlite::Connection;
 
 use super::SourceError;
 use super::connection::{begin, check_file, check_journal_mode, connect, page_size, sqlite};
+use super::frames::read_at_most;
 
 /// How often the wal-index is read again while a writer is between its two copies.
 const INDEX_RETRIES: u32 = 1000;
@@ -94,6 +95,34 @@ impl Source {
     #[must_use]
     pub fn wal_path(&self) -> PathBuf {
         beside(&self.path, "-wal")
+    }
+
+    /// Whether the path still leads to the database that is followed.
+    ///
+    /// # Errors
+    /// [`SourceError::Gone`] when it does not.
+    pub fn check_in_place(&self) -> Result<(), SourceError> {
+        let gone = |what| Err(SourceError::Gone { path: self.path.clone(), what });
+        let ours = self.database.metadata().map_err(|source| self.io("look at", source))?;
+        match self.path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => gone("deleted or renamed"),
+            Err(source) => Err(self.io("look at", source)),
+            Ok(there) if (there.dev(), there.ino()) != (ours.dev(), ours.ino()) => gone("replaced"),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Reads one page of the database file; what it does not reach is zeros.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_page(&self, page: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError> {
+        let read = read_at_most(&self.database, buffer, self.page_size.offset_of(page));
+        let filled = read.map_err(|source| self.io("read", source))?;
+        if let Some(missing) = buffer.get_mut(filled..) {
+            missing.fill(0);
+        }
+        Ok(())
     }
 
     /// The open database file.

@@ -1,5 +1,5 @@
 //! The WAL is kept, but not for ever: it is emptied in our own process, and an operator's checkpoint
-//! goes through.
+//! goes through. What it loses is noticed.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -99,4 +99,47 @@ fn an_operator_with_patience_empties_the_wal_under_load() {
     replicator.stop();
     assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
     assert_eq!(sandbox.generations().len(), 1);
+}
+
+/// A checkpoint whose writes never arrive, as it is to the database when an old SQLite resets a WAL
+/// under it: the replica keeps the commits, and says that the database has lost them.
+#[test]
+fn commits_that_a_checkpoint_loses_are_alarmed() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-o", "/dev/null", "-e", "inject=pwrite64:retval=4096", "-P"])
+        .arg(&sandbox.db);
+    let command = sandbox.replicate_command(&[]);
+    strace.arg(command.get_program()).args(command.get_args());
+    let mut replicator = sandbox.start(&mut strace);
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    application.run("INSERT INTO t VALUES('lost');");
+    replicator.wait_for_log("LOST COMMITS");
+    drop(replicator);
+    assert!(contents_of(&sandbox.restore(&[]).0).contains("lost"));
+}
+
+#[test]
+fn the_wal_is_emptied_by_hand_with_and_without_a_replicator() {
+    let sandbox = Sandbox::with_database();
+    let db = sandbox.db.to_str().unwrap();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("INSERT INTO t VALUES('second');");
+    sandbox.run(&["checkpoint", "--truncate", "--db", db]).expect_code(0);
+    assert_eq!(wal(&sandbox).metadata().unwrap().len(), 0);
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(1);
+    application.run("INSERT INTO t VALUES('third');");
+    sandbox.run(&["checkpoint", "--truncate", "--db", db]).expect_code(0);
+    assert_eq!(wal(&sandbox).metadata().unwrap().len(), 0);
+    application.run("BEGIN; SELECT * FROM t;");
+    sandbox.application(Sqlite::Python).run("INSERT INTO t VALUES('fourth');");
+    let kept = ["checkpoint", "--truncate", "--db", db, "--timeout", "100ms"];
+    sandbox.run(&kept).expect_code(3).expect_words(&["long read"]);
+    application.run("COMMIT;");
+    replicator.stop();
+    assert!(contents_of(&sandbox.restore(&[]).0).contains("fourth"));
 }
