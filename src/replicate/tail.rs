@@ -134,7 +134,7 @@ impl Tail {
             };
             let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
             step = self.ratchet.next(&Outcome { now, done, index, waited_for });
-            debug_assert_eq!(held(self.ratchet.holds()), source.guards(), "after {step:?}");
+            debug_assert!(agree(self.ratchet.holds(), source.guards()), "before {step:?}");
         }
         let (now, parked) = (clock::monotonic(), self.ratchet.is_parked());
         let max_frame = published(source)?.header.max_frame;
@@ -291,15 +291,13 @@ impl WriteLock {
     }
 }
 
-/// The ratchet's books, as the source would tell it.
-fn held(holds: Holds) -> Guards {
+/// Whether the ratchet's books are right. The write lock may be gone sooner: it is given back for a
+/// wal-index to be rebuilt.
+fn agree(books: Holds, held: Guards) -> bool {
     let is_held = |guard| guard != Guard::Free;
-    Guards {
-        older: is_held(holds.older),
-        newer: is_held(holds.newer),
-        pin: is_held(holds.pin),
-        write: is_held(holds.write),
-    }
+    let Guards { older, newer, pin, write } = held;
+    let readers = (is_held(books.older), is_held(books.newer)) == (older, newer);
+    readers && is_held(books.pin) == pin && is_held(books.write) >= write
 }
 
 /// The wal-index, as soon as it is whole. One that a killed writer left torn is rebuilt.

@@ -7,7 +7,7 @@ use genesis_wal::index::WalIndex;
 use rusqlite::Connection;
 
 use super::SourceError;
-use super::connection::{begin, connect_impatiently, sqlite};
+use super::connection::{begin, sqlite};
 use super::locks::{self, LockByte};
 use super::source::{Held, Source};
 use crate::clock;
@@ -132,7 +132,7 @@ impl Source {
     /// # Errors
     /// When SQLite fails.
     pub fn lock_writes(&mut self) -> Result<bool, SourceError> {
-        let writer = self.writer.take().map_or_else(|| connect_impatiently(&self.path), Ok)?;
+        let writer = self.take_writer()?;
         let begun = writer.execute_batch("BEGIN IMMEDIATE");
         self.writer = Some(writer);
         passed(begun.map_err(|error| sqlite("lock", &self.path, error)))

@@ -11,7 +11,9 @@ use genesis_wal::page::{PageNumber, PageSize};
 use rusqlite::Connection;
 
 use super::SourceError;
-use super::connection::{begin, check_file, check_journal_mode, connect, page_size, sqlite};
+use super::connection::{
+    begin, check_file, check_journal_mode, connect, connect_impatiently, page_size, sqlite,
+};
 use super::frames::read_at_most;
 
 /// How often the wal-index is read again while a writer is between its two copies.
@@ -145,14 +147,24 @@ impl Source {
             let read = self.shm.read_exact_at(&mut bytes, 0);
             read.map_err(|source| self.io("read the wal-index of", source))?;
             match WalIndex::decode(&bytes) {
-                Ok(index) => return Ok(Some(index)),
+                Ok(index) if self.index_still_begins(&bytes)? => return Ok(Some(index)),
                 Err(source @ IndexError::UnknownVersion(_)) => {
                     return Err(SourceError::Index { path: self.path.clone(), source });
                 }
-                Err(_) => std::hint::spin_loop(),
+                Ok(_) | Err(_) => std::hint::spin_loop(),
             }
         }
         Ok(None)
+    }
+
+    /// Whether the wal-index header is what was read before. What follows it in the file is not summed
+    /// and is written after it: only between two equal headers does it belong to them. Else a WAL that
+    /// is being restarted would look like one of which nothing was backfilled.
+    fn index_still_begins(&self, bytes: &[u8]) -> Result<bool, SourceError> {
+        let mut header = [0; WalIndex::HEADER_LEN];
+        let read = self.shm.read_exact_at(&mut header, 0);
+        read.map_err(|source| self.io("read the wal-index of", source))?;
+        Ok(bytes.starts_with(&header))
     }
 
     /// The header of the WAL; `None` while the file holds no whole one.
@@ -181,20 +193,35 @@ impl Source {
         Ok(u32::try_from(len.div_ceil(u64::from(self.page_size.get()))).unwrap_or(u32::MAX))
     }
 
-    /// Lets SQLite rebuild a wal-index that a killed writer left unreadable. The held transaction is
-    /// not touched.
+    /// Lets SQLite rebuild a wal-index that a killed writer left unreadable. No read transaction that
+    /// is held is touched: in the middle of a leap both readers hold one, and the connection for the
+    /// write lock does it.
+    ///
+    /// Our write lock is given back. Recovery needs it, and a writer may have died between our look at
+    /// the index and the lock: SQLite compares only the first copy then.
     ///
     /// # Errors
-    /// When a second connection cannot be opened or read.
+    /// When another connection cannot be opened or read.
     pub fn recover_index(&mut self) -> Result<(), SourceError> {
-        let spare = self.take_spare()?;
-        let recovered = begin(&spare, &self.path).and_then(|()| self.end(&spare));
-        self.spare = Some(spare);
+        self.unlock_writes()?;
+        if self.spare.as_ref().is_none_or(Connection::is_autocommit) {
+            let spare = self.take_spare()?;
+            let recovered = begin(&spare, &self.path).and_then(|()| self.end(&spare));
+            self.spare = Some(spare);
+            return recovered;
+        }
+        let writer = self.take_writer()?;
+        let recovered = begin(&writer, &self.path).and_then(|()| self.end(&writer));
+        self.writer = Some(writer);
         recovered
     }
 
     pub(super) fn take_spare(&mut self) -> Result<Connection, SourceError> {
         self.spare.take().map_or_else(|| connect(&self.path), Ok)
+    }
+
+    pub(super) fn take_writer(&mut self) -> Result<Connection, SourceError> {
+        self.writer.take().map_or_else(|| connect_impatiently(&self.path), Ok)
     }
 
     pub(super) fn end(&self, connection: &Connection) -> Result<(), SourceError> {

@@ -92,6 +92,9 @@ impl WalIndex {
     /// Bytes to read from the front of the `-shm` file.
     pub const LEN: usize = 136;
 
+    /// Bytes of both copies of the header, which stand at the front.
+    pub const HEADER_LEN: usize = 2 * Self::COPY_LEN;
+
     const COPY_LEN: usize = 48;
 
     /// Decodes and checks the front of a `-shm` file.
