@@ -19,6 +19,8 @@ mod record;
 mod scan;
 mod session;
 mod ship;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod state;
 mod table;

@@ -362,7 +362,8 @@ fn after_write(run: &Run, outcome: &Outcome) -> Option<At> {
         return Some(At::LeapBegin(Then::FinalPush));
     }
     let waited = outcome.now.saturating_sub(run.trying_since);
-    (waited < WRITE_PATIENCE).then_some(At::Write)
+    // A checkpointer that waits for us holds that lock until it is answered.
+    (waited < WRITE_PATIENCE && !outcome.waited_for).then_some(At::Write)
 }
 
 fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {

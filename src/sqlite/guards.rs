@@ -157,16 +157,19 @@ impl Source {
     }
 
     /// Pins the WAL: shares a read slot that no reader limits the backfill by. Nobody restarts the
-    /// WAL while it is pinned. False when no slot is free.
+    /// WAL while it is pinned. False when no slot is free. Unused slots come first, and of the others
+    /// the lowest: SQLite's readers take the highest, and a checkpointer waits for the one that it
+    /// found in use.
     ///
     /// # Errors
     /// What the system says.
     pub fn pin(&mut self) -> Result<bool, SourceError> {
-        for mark in (1..=4).rev() {
+        for (unused, mark) in [true, false].into_iter().flat_map(|u| (1..=4).map(move |m| (u, m))) {
             let byte = LockByte::read_mark(mark);
             let usable = |index: &WalIndex| {
                 let limit = index.read_marks.get(usize::from(mark)).copied();
-                limit.is_some_and(|limit| limit == u32::MAX || limit >= index.header.max_frame)
+                let least = if unused { u32::MAX } else { index.header.max_frame };
+                limit.is_some_and(|limit| limit >= least)
             };
             if !self.index()?.is_some_and(|index| usable(&index)) {
                 continue;

@@ -1,0 +1,64 @@
+//! What happened how often.
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// What happened how often.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct Tally {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl Tally {
+            /// Adds another's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+tally! {
+    /// Steps taken.
+    steps,
+    /// Commits published.
+    commits,
+    /// Restarts of the WAL.
+    restarts,
+    /// Recoveries of the wal-index in place.
+    recoveries,
+    /// Commits that were published by a recovery.
+    ghosts,
+    /// Processes of the application that died.
+    crashes,
+    /// Lives of ours that ended early.
+    deaths,
+    /// Lives that went on from the recorded place.
+    resumed,
+    /// Generations begun.
+    generations,
+    /// Drains.
+    drains,
+    /// Forces that took the write lock.
+    forces,
+    /// Those of them that parked the read lock.
+    emptied,
+    /// Moves that ended with everything backfilled and the lock not parked.
+    stranded,
+    /// Answers to a checkpointer that waits.
+    answers,
+    /// Pins.
+    pins,
+    /// Doubts, each with a reason that was injected.
+    doubts,
+    /// Doubts for no other reason than a recovery that had been seen before.
+    belated_doubts,
+    /// Locks that came to rest on a mark at the end, and not on mark 0: the WAL is restarted later
+    /// than it could be.
+    beside,
+    /// Blocking checkpoints that came through under steady writers.
+    served,
+    /// Those that were left waiting.
+    starved,
+    /// How long those that came through had waited, in microseconds.
+    served_micros,
+}
