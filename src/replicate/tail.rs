@@ -21,8 +21,9 @@ use crate::sqlite::{FrameReader, Guards, Source, SourceError};
 /// The pause before index and file, of two minds, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
 
-/// How long they may stay of two minds: no writer takes that long to publish a commit.
-const OF_TWO_MINDS: Duration = Duration::from_secs(5);
+/// How long, and for how many looks, they may stay of two minds: a writer is there for microseconds.
+const OF_TWO_MINDS: Duration = Duration::from_millis(500);
+const LOOKS_OF_TWO_MINDS: u32 = 100;
 
 /// The pause before a torn wal-index, whose writer lives, is looked at again.
 const TORN_PAUSE: Duration = Duration::from_millis(1);
@@ -43,8 +44,8 @@ pub struct Tail {
     settled: Option<IndexHeader>,
     /// How often that was.
     settles: u64,
-    /// Since when index and file have been of two minds.
-    of_two_minds: Option<Duration>,
+    /// Since when index and file have been of two minds, and in how many looks.
+    of_two_minds: Option<(Duration, u32)>,
 }
 
 impl Tail {
@@ -261,8 +262,9 @@ impl Tail {
     /// or this is no WAL that continues.
     fn look_again(&mut self, end: ScanEnd) -> Result<(), RecordError> {
         let now = clock::monotonic();
-        let since = *self.of_two_minds.get_or_insert(now);
-        if now.saturating_sub(since) > OF_TWO_MINDS {
+        let (since, looks) = self.of_two_minds.get_or_insert((now, 0));
+        *looks += 1;
+        if *looks > LOOKS_OF_TWO_MINDS && now.saturating_sub(*since) > OF_TWO_MINDS {
             return Err(RecordError::Doubt(Doubt::Scan(end)));
         }
         clock::rest(LOOK_AGAIN);
