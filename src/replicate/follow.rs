@@ -239,7 +239,9 @@ impl Follower {
         loop {
             if clock::monotonic() >= next_place_check {
                 next_place_check = clock::monotonic() + PLACE_POLL;
-                check_in_place(source, tail)?;
+                if let Err(gone) = source.check_in_place() {
+                    return Err(leave(source, tail, gone));
+                }
             }
             // Asked before the look: what was committed before the question is in the look.
             let stopping = self.alarm.stopping();
@@ -275,19 +277,26 @@ impl Follower {
             };
             match done {
                 Err(RecordError::Doubt(doubt)) => return Ok(End::Doubt(doubt)),
+                Err(RecordError::Source(gone @ SourceError::Gone { .. })) => {
+                    return Err(leave(source, tail, gone));
+                }
                 other => other?,
             }
         }
     }
 }
 
-/// A database that was moved away is still recorded to its end; then there is nothing to follow.
-fn check_in_place(source: &mut Source, tail: &mut Tail) -> Result<(), FollowError> {
-    let Err(gone) = source.check_in_place() else { return Ok(()) };
-    let index = published(source)?;
-    while !tail.is_settled(&index) && published(source)?.header == index.header {
-        tail.read(source, &index.header)?;
+/// A database that was moved away is recorded to its end; then there is nothing to follow.
+fn leave(source: &mut Source, tail: &mut Tail, gone: SourceError) -> FollowError {
+    let mut finish = || -> Result<(), RecordError> {
+        let index = published(source)?;
+        while !tail.is_settled(&index) && published(source)?.header == index.header {
+            tail.read(source, &index.header)?;
+        }
+        tail.seal()
+    };
+    match finish() {
+        Ok(()) => gone.into(),
+        Err(error) => error.into(),
     }
-    tail.seal()?;
-    Err(gone.into())
 }

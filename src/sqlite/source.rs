@@ -217,11 +217,23 @@ impl Source {
     }
 
     pub(super) fn take_spare(&mut self) -> Result<Connection, SourceError> {
-        self.spare.take().map_or_else(|| connect(&self.path), Ok)
+        self.spare.take().map_or_else(|| self.connect_again(connect), Ok)
     }
 
     pub(super) fn take_writer(&mut self) -> Result<Connection, SourceError> {
-        self.writer.take().map_or_else(|| connect_impatiently(&self.path), Ok)
+        self.writer.take().map_or_else(|| self.connect_again(connect_impatiently), Ok)
+    }
+
+    /// Another connection to the database that is followed, and to no file that has come to its place:
+    /// it would checkpoint the old WAL into that.
+    fn connect_again(
+        &self,
+        connect: impl Fn(&Path) -> Result<Connection, SourceError>,
+    ) -> Result<Connection, SourceError> {
+        self.check_in_place()?;
+        let connection = connect(&self.path)?;
+        self.check_in_place()?;
+        Ok(connection)
     }
 
     pub(super) fn end(&self, connection: &Connection) -> Result<(), SourceError> {
