@@ -16,6 +16,7 @@ mod damage;
 mod exec;
 mod history;
 mod kill;
+mod locks;
 mod pages;
 mod places;
 mod refusals;
