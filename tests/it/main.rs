@@ -13,6 +13,7 @@ mod support;
 
 mod checkpoints;
 mod damage;
+mod descriptors;
 mod exec;
 mod history;
 mod kill;

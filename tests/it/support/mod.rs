@@ -4,10 +4,12 @@ mod application;
 mod compare;
 mod process;
 mod sandbox;
+mod trace;
 mod wait;
 
 pub use application::{Application, Sqlite};
 pub use compare::{assert_same, contents, contents_of, same_bytes};
 pub use process::{Ended, Process};
 pub use sandbox::{Sandbox, files_below, mode};
+pub use trace::{can_trace, traced};
 pub use wait::{setting, wait_until};
