@@ -11,6 +11,7 @@
 
 mod support;
 
+mod applications;
 mod checkpoints;
 mod damage;
 mod descriptors;
