@@ -16,6 +16,7 @@ mod checkpoints;
 mod damage;
 mod descriptors;
 mod exec;
+mod ghosts;
 mod history;
 mod kill;
 mod locks;

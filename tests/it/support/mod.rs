@@ -11,5 +11,5 @@ pub use application::{Application, Sqlite};
 pub use compare::{assert_same, contents, contents_of, same_bytes};
 pub use process::{Ended, Process};
 pub use sandbox::{Sandbox, files_below, mode};
-pub use trace::{can_trace, traced};
+pub use trace::{can_trace, killed_at, traced};
 pub use wait::{setting, wait_until};

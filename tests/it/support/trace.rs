@@ -1,4 +1,4 @@
-//! System calls seen by strace.
+//! System calls seen, and made deadly, by strace.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +18,15 @@ pub fn can_trace() -> bool {
 pub fn traced(command: &Command, calls: &str, file: &Path) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-D", "-f", "-y", "-s", "300", "-e", &format!("trace={calls}"), "-o"]).arg(file);
+    traced.arg(command.get_program()).args(command.get_args());
+    traced
+}
+
+/// The same command, killed when it is about to make its `n`-th `call`.
+pub fn killed_at(command: &Command, call: &str, n: u32) -> Command {
+    let mut traced = Command::new("strace");
+    let injection = format!("inject={call}:signal=KILL:when={n}");
+    traced.args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &injection]);
     traced.arg(command.get_program()).args(command.get_args());
     traced
 }
