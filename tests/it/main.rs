@@ -26,5 +26,6 @@ mod refusals;
 mod restarts;
 mod shutdown;
 mod storm;
+mod underfoot;
 mod versions;
 mod writers;
