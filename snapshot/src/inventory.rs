@@ -11,14 +11,13 @@ pub use line::{Chain, Gap, Line, Listed, Window};
 
 use std::collections::BTreeMap;
 
-use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ObjectName, PackName};
 
 /// What a replica holds, by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
     lines: BTreeMap<Generation, Line>,
-    max_epoch: Option<Epoch>,
 }
 
 impl Inventory {
@@ -28,10 +27,7 @@ impl Inventory {
         let mut inventory = Self::default();
         for (name, size) in objects {
             match name {
-                ObjectName::Genesis | ObjectName::Base(_) => {}
-                ObjectName::Claim(claim) => {
-                    inventory.max_epoch = inventory.max_epoch.max(Some(claim.epoch));
-                }
+                ObjectName::Genesis | ObjectName::Base(_) | ObjectName::Claim(_) => {}
                 ObjectName::Manifest(name) => {
                     inventory.line_mut(name.generation).manifests.push(Listed { name, size });
                 }
@@ -84,11 +80,5 @@ impl Inventory {
     #[must_use]
     pub fn max_txid(&self) -> Option<Txid> {
         self.generations().filter_map(Line::max_txid).max()
-    }
-
-    /// The highest epoch that was claimed.
-    #[must_use]
-    pub fn max_epoch(&self) -> Option<Epoch> {
-        self.max_epoch
     }
 }

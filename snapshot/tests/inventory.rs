@@ -124,11 +124,10 @@ fn the_replica_is_summed_up_over_its_generations() {
     let latest = inventory.latest_generation().map(Line::generation);
     assert_eq!(latest, Some(generation(1)));
     assert_eq!(inventory.max_txid(), Some(Txid(17)));
-    assert_eq!(inventory.max_epoch(), Some(Epoch(12)));
     assert_eq!(inventory.generation(generation(9)).unwrap().packs().len(), 1);
 
     let empty = Inventory::from_objects([]);
-    assert_eq!((empty.max_txid(), empty.max_epoch()), (None, None));
+    assert_eq!(empty.max_txid(), None);
     assert_eq!(empty.latest_generation(), None);
 }
 

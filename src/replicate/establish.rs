@@ -224,3 +224,17 @@ fn table_of(mut state: StateReader<'_>, tip: &Tip) -> Result<Option<PageTable>, 
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_generations_under_one_epoch_the_later_is_the_newer() {
+        for _ in 0..100 {
+            let begun = |attempt| generation(Epoch(7), attempt).unwrap();
+            assert!(begun(0) < begun(1) && begun(1) < begun(2));
+            assert!(begun(2) < generation(Epoch(8), 0).unwrap());
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! The driver of one database: a thread that reads the source as the engine decides, records what was
-//! committed, and hands sealed segments to the shipper. It does I/O and decides nothing.
+//! committed, and hands sealed segments to the shipper. What is to be done when is the engine's to say.
 
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
