@@ -1,0 +1,58 @@
+//! What a run yields, and what is to be reached.
+
+use serde::Serialize;
+
+/// One number of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure {
+    pub name: &'static str,
+    pub unit: &'static str,
+    pub value: f64,
+}
+
+/// A figure.
+pub fn figure(name: &'static str, unit: &'static str, value: f64) -> Figure {
+    Figure { name, unit, value }
+}
+
+/// What is to be reached by the median.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    AtMost(f64),
+    RatioAtLeast(f64),
+    RatioAtMost(f64),
+    /// No more than without the replicator, in sum.
+    NotMoreThanWithout,
+    All,
+}
+
+/// Scenario, figure, target.
+const TARGETS: [(&str, &str, Target); 20] = [
+    ("flat-out", "commits", Target::RatioAtLeast(1.2)),
+    ("flat-out", "WAL, greatest", Target::AtMost(64.0)),
+    ("flat-out", "commit to replica, worst", Target::AtMost(1000.0)),
+    ("flat-out", "last commit to replica", Target::AtMost(1000.0)),
+    ("paced", "commit p99.9", Target::RatioAtMost(0.5)),
+    ("paced-tmpfs", "commit p99.9", Target::RatioAtMost(1.2)),
+    ("holds", "write lock held, p99", Target::AtMost(3.0)),
+    ("holds", "pauses over 10 ms", Target::NotMoreThanWithout),
+    ("operator", "checkpoints that succeeded", Target::All),
+    ("operator", "checkpoint, median", Target::AtMost(50.0)),
+    ("operator", "checkpoint, worst", Target::AtMost(500.0)),
+    ("durable", "commit to replica, median", Target::AtMost(60.0)),
+    ("cpu", "processor at 300 commits/s", Target::AtMost(5.0)),
+    ("cpu", "processor when idle", Target::AtMost(0.1)),
+    ("flat-out", "failed commits", Target::NotMoreThanWithout),
+    ("paced", "failed commits", Target::NotMoreThanWithout),
+    ("paced-full", "failed commits", Target::NotMoreThanWithout),
+    ("paced-tmpfs", "failed commits", Target::NotMoreThanWithout),
+    ("holds", "failed commits", Target::NotMoreThanWithout),
+    ("operator", "failed commits", Target::NotMoreThanWithout),
+];
+
+/// What a figure of a scenario is to reach.
+pub fn target(scenario: &str, figure: &str) -> Option<Target> {
+    let found = TARGETS.iter().find(|(s, f, _)| *s == scenario && *f == figure);
+    found.map(|(_, _, target)| *target)
+}

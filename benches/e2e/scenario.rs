@@ -1,0 +1,122 @@
+//! What is measured.
+
+mod cpu;
+mod durable;
+mod flat_out;
+mod holds;
+mod operator;
+mod paced;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::figure::Figure;
+use crate::side::Side;
+use crate::writer::Writer;
+
+/// Where a run takes place.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub writer: &'a Writer,
+    pub folder: &'a Path,
+}
+
+/// Something to measure.
+#[derive(Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub file_system: FileSystem,
+    pub sides: Sides,
+    pub run: fn(Place<'_>, &Side) -> Result<Vec<Figure>>,
+}
+
+/// Where its files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    /// In the folder that was named.
+    Disk,
+    /// In memory.
+    Memory,
+}
+
+/// Who takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sides {
+    /// Everybody.
+    All,
+    /// Nobody, and the replicator.
+    Ours,
+    /// The replicator.
+    OnlyWith,
+}
+
+impl Sides {
+    pub fn has(self, side: &Side) -> bool {
+        match (self, side) {
+            (_, Side::With) | (Self::All | Self::Ours, Side::Without) => true,
+            (_, other) => self == Self::All && *other != Side::Without,
+        }
+    }
+}
+
+/// All of them, in order.
+pub const SCENARIOS: [Scenario; 8] = [
+    Scenario {
+        name: "flat-out",
+        title: "one writer as fast as it goes, synchronous=NORMAL",
+        file_system: FileSystem::Disk,
+        sides: Sides::All,
+        run: flat_out::run,
+    },
+    Scenario {
+        name: "paced",
+        title: "5,000 commits/s, synchronous=NORMAL",
+        file_system: FileSystem::Disk,
+        sides: Sides::All,
+        run: paced::normal,
+    },
+    Scenario {
+        name: "paced-full",
+        title: "5,000 commits/s or as many as it can, synchronous=FULL",
+        file_system: FileSystem::Disk,
+        sides: Sides::Ours,
+        run: paced::full,
+    },
+    Scenario {
+        name: "paced-tmpfs",
+        title: "5,000 commits/s on tmpfs, synchronous=NORMAL",
+        file_system: FileSystem::Memory,
+        sides: Sides::Ours,
+        run: paced::normal,
+    },
+    Scenario {
+        name: "holds",
+        title: "write-lock holds at 5,000 commits/s, looked at every 0.1 ms",
+        file_system: FileSystem::Disk,
+        sides: Sides::Ours,
+        run: holds::run,
+    },
+    Scenario {
+        name: "operator",
+        title: "an operator's wal_checkpoint(TRUNCATE), timeout 5 s, under 2,000 commits/s",
+        file_system: FileSystem::Disk,
+        sides: Sides::All,
+        run: operator::run,
+    },
+    Scenario {
+        name: "durable",
+        title: "commit to replica at 300 commits/s",
+        file_system: FileSystem::Disk,
+        sides: Sides::All,
+        run: durable::run,
+    },
+    Scenario {
+        name: "cpu",
+        title: "the replicator's processor time, 10 s each",
+        file_system: FileSystem::Disk,
+        sides: Sides::OnlyWith,
+        run: cpu::run,
+    },
+];

@@ -1,0 +1,110 @@
+//! What runs beside the application: nothing, the replicator, or Litestream.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{terminate, wait};
+
+/// How long a replicator may take to end.
+const END_PATIENCE: Duration = Duration::from_mins(1);
+
+/// What runs beside the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Side {
+    Without,
+    With,
+    Litestream { version: &'static str, program: PathBuf },
+}
+
+impl Side {
+    /// The sides that can be run here; of a Litestream that is not found, it is said.
+    pub fn available(target: &Path) -> Vec<Self> {
+        let mut sides = vec![Self::Without, Self::With];
+        for (version, variable) in
+            [("0.3.13", "LITESTREAM_0_3_13"), ("0.5.17", "LITESTREAM_0_5_17")]
+        {
+            #[allow(clippy::disallowed_methods, reason = "the benchmark's own command line")]
+            let named = std::env::var_os(variable).map(PathBuf::from);
+            let folder = target.join("litestream").join(version);
+            let program = named.unwrap_or_else(|| folder.join("bin/litestream"));
+            if program.is_file() {
+                sides.push(Self::Litestream { version, program });
+            } else {
+                eprintln!(
+                    "! no Litestream {version}: neither {variable} nor {}",
+                    program.display()
+                );
+            }
+        }
+        sides
+    }
+
+    pub fn name(&self) -> String {
+        match self {
+            Self::Without => "without".to_owned(),
+            Self::With => "with".to_owned(),
+            Self::Litestream { version, .. } => format!("litestream {version}"),
+        }
+    }
+
+    /// Starts it, with its defaults.
+    pub fn start(&self, database: &Path, replica: &Path, log: &Log) -> Result<Option<Replicator>> {
+        let mut command = match self {
+            Self::Without => return Ok(None),
+            Self::With => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
+                command.arg("replicate").arg("--db").arg(database).arg("--replica").arg(replica);
+                command.args(["--log-format", "json", "--log-level", log.level]);
+                command
+            }
+            Self::Litestream { program, .. } => {
+                let mut command = Command::new(program);
+                command.arg("replicate").arg(database);
+                command.arg(format!("file://{}", replica.display()));
+                command
+            }
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log.path)?);
+        let child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
+        Ok(Some(Replicator { child, must_succeed: *self == Self::With }))
+    }
+}
+
+/// Where a replicator logs to, and how much.
+#[derive(Debug)]
+pub struct Log {
+    pub path: PathBuf,
+    pub level: &'static str,
+}
+
+/// A replicator at work. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Replicator {
+    child: Child,
+    must_succeed: bool,
+}
+
+impl Replicator {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it.
+    pub fn stop(mut self) -> Result<()> {
+        terminate(&self.child)?;
+        let status = wait(&mut self.child, END_PATIENCE)?;
+        ensure!(status.success() || !self.must_succeed, "the replicator failed: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Replicator {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
