@@ -15,11 +15,13 @@ pub fn figure(name: &'static str, unit: &'static str, value: f64) -> Figure {
     Figure { name, unit, value }
 }
 
-/// What is to be reached by the median.
+/// What is to be reached, by the median where nothing else is said.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     AtMost(f64),
+    /// Not even once.
+    NeverAbove(f64),
     RatioAtLeast(f64),
     RatioAtMost(f64),
     /// No more than without the replicator, in sum.
@@ -30,16 +32,16 @@ pub enum Target {
 /// Scenario, figure, target.
 const TARGETS: [(&str, &str, Target); 20] = [
     ("flat-out", "commits", Target::RatioAtLeast(1.2)),
-    ("flat-out", "WAL, greatest", Target::AtMost(64.0)),
-    ("flat-out", "commit to replica, worst", Target::AtMost(1000.0)),
-    ("flat-out", "last commit to replica", Target::AtMost(1000.0)),
+    ("flat-out", "WAL, greatest", Target::NeverAbove(64.0)),
+    ("flat-out", "commit to replica, worst", Target::NeverAbove(1000.0)),
+    ("flat-out", "last commit to replica", Target::NeverAbove(1000.0)),
     ("paced", "commit p99.9", Target::RatioAtMost(0.5)),
     ("paced-tmpfs", "commit p99.9", Target::RatioAtMost(1.2)),
     ("holds", "write lock held, p99", Target::AtMost(3.0)),
     ("holds", "pauses over 10 ms", Target::NotMoreThanWithout),
     ("operator", "checkpoints that succeeded", Target::All),
     ("operator", "checkpoint, median", Target::AtMost(50.0)),
-    ("operator", "checkpoint, worst", Target::AtMost(500.0)),
+    ("operator", "checkpoint, worst", Target::NeverAbove(500.0)),
     ("durable", "commit to replica, median", Target::AtMost(60.0)),
     ("cpu", "processor at 300 commits/s", Target::AtMost(5.0)),
     ("cpu", "processor when idle", Target::AtMost(0.1)),

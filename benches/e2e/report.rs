@@ -151,10 +151,11 @@ impl Row {
 
     /// Whether a target is reached; `None` where nothing says so.
     fn reaches(&self, target: Target, without: f64) -> Option<bool> {
-        let value = Spread::of(&self.values)?.median;
+        let values = Spread::of(&self.values)?;
         let ratio = Spread::of(&self.ratios).map(|spread| spread.median);
         match target {
-            Target::AtMost(most) => Some(value <= most),
+            Target::AtMost(most) => Some(values.median <= most),
+            Target::NeverAbove(most) => Some(values.greatest <= most),
             Target::RatioAtLeast(least) => ratio.map(|ratio| ratio >= least),
             Target::RatioAtMost(most) => ratio.map(|ratio| ratio <= most),
             Target::NotMoreThanWithout => Some(self.values.iter().sum::<f64>() <= without),
@@ -166,6 +167,7 @@ impl Row {
 fn describe(target: Target) -> String {
     match target {
         Target::AtMost(most) => format!("≤ {most}"),
+        Target::NeverAbove(most) => format!("always ≤ {most}"),
         Target::RatioAtLeast(least) => format!("ratio ≥ {least}"),
         Target::RatioAtMost(most) => format!("ratio ≤ {most}"),
         Target::NotMoreThanWithout => "no more than without".to_owned(),

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Place;
 use crate::figure::{Figure, figure};
@@ -45,7 +46,15 @@ struct Line {
 #[derive(Deserialize)]
 struct Move {
     procedure: String,
-    micros: u64,
+    /// A number; the log writes long ones as text.
+    micros: Value,
+}
+
+impl Move {
+    fn nanos(&self) -> u64 {
+        let text = self.micros.as_str().and_then(|text| text.parse().ok());
+        text.or(self.micros.as_u64()).unwrap_or_default() * 1000
+    }
 }
 
 /// What the log says of the moves of the lock.
@@ -53,7 +62,7 @@ fn moves(log: &str) -> Vec<Figure> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let (forced, drains): (Vec<_>, Vec<_>) =
         lines.map(|line| line.fields).partition(|step| step.procedure == "Force");
-    let mut times: Vec<_> = forced.iter().map(|step| step.micros * 1000).collect();
+    let mut times: Vec<_> = forced.iter().map(Move::nanos).collect();
     times.sort_unstable();
     vec![
         figure("moves without the write lock", "", number(drains.len())),
