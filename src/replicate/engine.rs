@@ -104,6 +104,8 @@ pub struct Engine {
     move_pause: Duration,
     /// No drain for the sake of many frames before the WAL has grown to this one.
     drain_at: u32,
+    /// The last frame at the last look: less means that the WAL was restarted.
+    last_max_frame: u32,
     /// A checkpointer that seems to wait for us: since when, and at which last frame.
     waiting: Option<(Duration, u32)>,
     last_response: Option<Duration>,
@@ -133,6 +135,7 @@ impl Engine {
             last_move: Duration::ZERO,
             move_pause: FIRST_MOVE_PAUSE,
             drain_at: 0,
+            last_max_frame: 0,
             waiting: None,
             last_response: None,
             last_settle: None,
@@ -149,6 +152,10 @@ impl Engine {
 
     /// Decides what is next.
     pub fn next(&mut self, seen: &Seen) -> Action {
+        if seen.max_frame < self.last_max_frame {
+            self.drain_at = 0;
+        }
+        self.last_max_frame = seen.max_frame;
         if let Some(since) = self.checkpointer_waits(seen) {
             self.last_response = Some(seen.now);
             return Action::Move(Procedure::Respond { since });
@@ -161,6 +168,10 @@ impl Engine {
         if seen.stopping {
             return self.finish(seen);
         }
+        // Before the read, or it would never come about under steady commits; a move reads, too.
+        if let Some(procedure) = self.move_for_size(seen) {
+            return Action::Move(procedure);
+        }
         if seen.unread {
             self.move_pause = FIRST_MOVE_PAUSE;
             self.busy = seen.now.saturating_sub(self.last_read) <= BUSY_GAP;
@@ -168,10 +179,10 @@ impl Engine {
             self.recheck = None;
             return Action::Read;
         }
-        match self.move_due(seen) {
-            Some(procedure) => Action::Move(procedure),
-            None => self.pause(seen, due.unwrap_or(Duration::MAX)),
+        if !seen.parked && self.silent_move_due(seen) == Duration::ZERO {
+            return Action::Move(Procedure::Drain);
         }
+        self.pause(seen, due.unwrap_or(Duration::MAX))
     }
 
     /// Reads what was committed before the question, however much is committed since, seals and ends.
@@ -208,14 +219,12 @@ impl Engine {
         }
     }
 
-    /// Which way the lock is to be moved now.
-    fn move_due(&self, seen: &Seen) -> Option<Procedure> {
+    /// Which way the lock is to be moved for the sake of the WAL's size.
+    fn move_for_size(&self, seen: &Seen) -> Option<Procedure> {
         let backlog = seen.max_frame.saturating_sub(seen.backfilled);
         let over = self.wal_limit.is_some_and(|limit| seen.wal_bytes >= limit) && backlog > 0;
-        if (backlog >= DRAIN_FRAMES || over) && seen.max_frame >= self.drain_at {
-            return Some(if over { Procedure::Force } else { Procedure::Drain });
-        }
-        (!seen.parked && self.silent_move_due(seen) == Duration::ZERO).then_some(Procedure::Drain)
+        let due = (backlog >= DRAIN_FRAMES || over) && seen.max_frame >= self.drain_at;
+        due.then_some(if over { Procedure::Force } else { Procedure::Drain })
     }
 
     /// How long until the lock is moved because nothing is committed.
@@ -410,5 +419,19 @@ mod tests {
         let answers =
             (100..1100).filter(|&millis| engine.next(&waits(11, millis)) == response).count();
         assert!((15..=21).contains(&answers), "{answers}");
+    }
+    #[test]
+    fn steady_commits_do_not_keep_a_large_wal_from_being_emptied() {
+        let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+        let steady = Seen { unread: true, wal_bytes: 20 << 20, max_frame: 5000, ..LOADED };
+        assert_eq!(engine.next(&steady), Action::Move(Procedure::Force));
+        engine.moved(steady.now, false, 5000);
+        assert_eq!(engine.next(&steady), Action::Read);
+        assert_eq!(
+            engine.next(&Seen { max_frame: 10, wal_bytes: 40 << 10, ..steady }),
+            Action::Read
+        );
+        let restarted = Seen { max_frame: 1500, ..steady };
+        assert_eq!(engine.next(&restarted), Action::Move(Procedure::Force));
     }
 }
