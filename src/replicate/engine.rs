@@ -41,6 +41,9 @@ const LONGEST_MOVE_PAUSE: Duration = Duration::from_secs(10);
 /// no more often than this.
 const RESPOND_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a checkpointer may wait while we seem to be in nobody's way.
+const PARKED_PATIENCE: Duration = Duration::from_millis(3);
+
 /// The poll while a checkpointer might come to wait for us.
 const UNPARKED_POLL: Duration = Duration::from_millis(10);
 
@@ -200,15 +203,20 @@ impl Engine {
     /// Since when a checkpointer has been waiting for us: seen in two looks with nothing committed
     /// between, for a process that writes and checkpoints in two threads looks the same for a moment.
     fn checkpointer_waits(&mut self, seen: &Seen) -> Option<Duration> {
-        // On read mark 0 after a full backfill we are in nobody's way.
-        if !seen.waited_for || seen.parked {
+        if !seen.waited_for {
             self.waiting = None;
             return None;
         }
         match self.waiting {
             Some((since, max_frame)) if max_frame == seen.max_frame => {
                 let waited = seen.now.saturating_sub(since);
-                let pause = if waited < RESPOND_PAUSE { BUSY_POLL } else { RESPOND_PAUSE };
+                // On read mark 0 after a full backfill we are in nobody's way; but a checkpointer that
+                // was just done may have kept us from that mark.
+                if seen.parked && waited < PARKED_PATIENCE {
+                    return None;
+                }
+                let brief = waited < RESPOND_PAUSE && !seen.parked;
+                let pause = if brief { BUSY_POLL } else { RESPOND_PAUSE };
                 let due = self.last_response.map_or(Duration::ZERO, |last| last + pause);
                 (seen.now >= due).then_some(since)
             }
