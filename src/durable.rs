@@ -51,16 +51,30 @@ impl Temporary {
     /// [`io::ErrorKind::AlreadyExists`] when something has that name; it is left alone.
     pub fn place(self, target: &Path) -> io::Result<()> {
         self.file.sync_all()?;
-        self.place_unsynced(target)?;
+        self.place_unsynced(target).map_err(|(_removed, error)| error)?;
+        sync_parent(target)
+    }
+
+    /// Syncs the file, puts it in the place of whatever has that name, and syncs the folder.
+    ///
+    /// # Errors
+    /// What the file system says; what was there before is untouched then.
+    #[allow(clippy::disallowed_methods, reason = "this module owns renames")]
+    pub fn replace(mut self, target: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.path, target)?;
+        self.placed = true;
         sync_parent(target)
     }
 
     /// Gives the file its name without syncing anything: for files that a power loss may take.
     ///
     /// # Errors
-    /// As [`Self::place`].
-    pub fn place_unsynced(mut self, target: &Path) -> io::Result<()> {
-        rename_without_replacing(&self.path, target)?;
+    /// As [`Self::place`], with the file, as it was.
+    pub fn place_unsynced(mut self, target: &Path) -> Result<(), (Self, io::Error)> {
+        if let Err(error) = rename_without_replacing(&self.path, target) {
+            return Err((self, error));
+        }
         self.placed = true;
         Ok(())
     }
@@ -74,6 +88,14 @@ impl Drop for Temporary {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a temporary file");
         }
     }
+}
+
+/// A file in `folder` that has no name and is gone when it is closed.
+///
+/// # Errors
+/// What the file system says.
+pub fn nameless(folder: &Path) -> io::Result<File> {
+    Temporary::create(folder)?.file.try_clone()
 }
 
 /// Creates a folder and its missing parents with the given mode, each made durable in its parent.

@@ -47,6 +47,9 @@ pub enum ReplicaError {
     /// The kernel gives no random numbers.
     #[error("cannot draw a random number")]
     Random(#[source] std::io::Error),
+    /// The local disk fails.
+    #[error("cannot use the local state")]
+    Local(#[source] std::io::Error),
 }
 
 /// `genesis.json`.

@@ -8,6 +8,7 @@ mod connection;
 mod frames;
 mod guards;
 mod locks;
+mod pages;
 mod source;
 mod state;
 
@@ -20,6 +21,7 @@ use crate::clock;
 
 pub use frames::FrameReader;
 pub use guards::Guards;
+pub use pages::PageFile;
 pub use source::{Held, Source};
 pub use state::StateReader;
 

@@ -12,6 +12,7 @@
 //! | [`verify`] | the state hash of a finished file |
 
 #![deny(clippy::indexing_slicing)]
+#![forbid(unsafe_code)]
 
 pub mod apply;
 pub mod plan;

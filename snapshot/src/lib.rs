@@ -12,6 +12,7 @@
 //! | [`inventory`] | object names in, restorable lines of history out |
 
 #![deny(clippy::indexing_slicing)]
+#![forbid(unsafe_code)]
 
 pub mod block;
 pub mod inventory;

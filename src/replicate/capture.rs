@@ -1,183 +1,351 @@
-//! Reads a whole state under a held mark: to fill the page table, or to make a snapshot of it.
+//! Captures blocks of the database file beside the follower: to learn the hashes of their pages, or to
+//! make a snapshot of them.
+//!
+//! A capture is a thread of its own, and as many more as there are processors, all of which run only
+//! when nothing else wants to. It holds nothing and knows nothing of commits: it reads what stands in
+//! the file and tells the hashes of what it has read. What they are worth is the follower's to say.
 
-use std::sync::mpsc::{Receiver, RecvError};
+mod known;
+mod packer;
 
-use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{io, thread};
+
+use fixedbitset::FixedBitSet;
 use genesis_snapshot::block::{BlockLayout, hash_block};
-use genesis_snapshot::manifest::{Manifest, ManifestBlock, ManifestError, PackRef};
-use genesis_snapshot::pack::{PackError, PackWriter, pack_block};
-use genesis_wal::id::Txid;
-use genesis_wal::name::{ManifestName, ObjectName, PackName};
-use genesis_wal::part::Stamp;
-use genesis_wal::position::WalPosition;
-use genesis_wal::time::Micros;
+use genesis_snapshot::manifest::{Manifest, ManifestError};
+use genesis_snapshot::pack::{PackError, PackedBlock, pack_block};
+use genesis_wal::page::PageHash;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use thiserror::Error;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
+use thread_priority::{ThreadPriority, ThreadPriorityValue};
 
-use super::ship::{Outbox, ShippingEnded};
-use super::table::PageTable;
-use crate::sqlite::{SourceError, StateReader};
+pub use known::Known;
+pub use packer::{Packer, Snapshot};
 
-/// A pack is finished when it has grown to this many bytes.
-const PACK_BYTES: usize = 32 << 20;
+use super::ship::ShippingEnded;
+use super::watch::Waker;
+use crate::clock;
+use crate::sqlite::{PageFile, SourceError};
 
-/// Why no snapshot was made.
+/// Blocks that are captured at once: 4 MiB.
+const BATCH: usize = 64;
+
+/// Batches whose hashes may wait for the follower.
+const REPORTS: usize = 64;
+
+/// Blocks that the follower may have read under its lock and that wait to be packed: 16 MiB.
+const LAST_BLOCKS: usize = 256;
+
+/// The pause before what could not be read is read again.
+const READ_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why nothing can be captured any more.
 #[derive(Debug, Error)]
 pub enum CaptureError {
-    /// The source cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
     /// A pack cannot be written.
     #[error("cannot write a pack")]
     Pack(#[from] PackError),
     /// The manifest cannot be written.
     #[error("cannot write a manifest")]
     Manifest(#[from] ManifestError),
+    /// A block that the database has was never captured.
+    #[error("block {0} was not captured")]
+    Missing(u32),
     /// Nothing more is shipped.
     #[error(transparent)]
     Shipping(#[from] ShippingEnded),
+    /// The system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// Nobody waits for it any more.
+    #[error("nobody waits for it")]
+    Abandoned,
 }
 
-/// What a snapshot says of the state it holds.
-#[derive(Debug, Clone, Copy)]
-pub struct Snapshot {
-    /// Where it belongs, and who writes it.
-    pub stamp: Stamp,
-    /// Which of this writer's snapshots it is.
-    pub attempt: u32,
-    /// The transaction id of the state.
-    pub txid: Txid,
-    /// When the state was seen.
-    pub time: Micros,
-    /// The place in the WAL after it.
-    pub position: Option<WalPosition>,
+/// What a capture is to do.
+#[derive(Debug)]
+enum Order {
+    /// Capture these blocks of the file.
+    Sweep(BlockLayout, FixedBitSet),
+    /// Take these, which were read under the lock, and end the snapshot.
+    Finish(Snapshot, Receiver<Last>),
 }
 
-/// Hashes every page.
-///
-/// # Errors
-/// When the source cannot be read.
-pub fn hash_pages(state: &mut StateReader<'_>) -> Result<PageTable, SourceError> {
-    let mut table = PageTable::new(state.page_size());
-    for_each_block(state, |layout, block, raw| {
-        let (hashes, _) = hash_block(layout, block, raw);
-        table.extend(hashes);
-        Ok(())
-    })?;
-    Ok(table)
+/// What comes with the last order.
+#[derive(Debug)]
+enum Last {
+    /// A block as of the snapshot's transaction.
+    Block(u32, Vec<u8>),
+    /// These were all.
+    Complete,
 }
 
-/// Ships the whole state as packs and a manifest. At most two packs are in memory.
-///
-/// # Errors
-/// [`CaptureError`]; what was shipped by then are packs that no manifest names.
-pub fn ship_snapshot(
-    state: &mut StateReader<'_>,
-    snapshot: Snapshot,
-    outbox: &Outbox,
-) -> Result<PageTable, CaptureError> {
-    let layout = BlockLayout { page_size: state.page_size(), pages: state.pages() };
-    let mut table = PageTable::new(layout.page_size);
-    let mut packs = Packs::new(layout, snapshot, outbox);
-    for_each_block(state, |layout, block, raw| {
-        let packed = pack_block(layout, block, raw)?;
-        table.extend(packed.hashes().iter().copied());
-        packs.writer.push_packed(&packed)?;
-        if packs.writer.stored_len() >= PACK_BYTES { packs.ship_pack() } else { Ok(()) }
-    })?;
-    packs.finish(&table)?;
-    Ok(table)
+/// What a capture tells.
+#[derive(Debug)]
+pub enum Report {
+    /// Blocks as they stand in the file, with the hashes of their pages.
+    Blocks(Vec<(u32, Vec<PageHash>)>),
+    /// The sweep is over.
+    SweepOver,
+    /// The snapshot is stored.
+    Stored(Box<Manifest>),
+    /// The capture has ended.
+    Failed(CaptureError),
 }
 
-fn for_each_block<E: From<SourceError>>(
-    state: &mut StateReader<'_>,
-    mut take: impl FnMut(BlockLayout, u32, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    let layout = BlockLayout { page_size: state.page_size(), pages: state.pages() };
-    let mut raw = Vec::new();
-    for block in 0..layout.blocks() {
-        let Some(first) = layout.first_page(block) else {
-            break;
-        };
-        raw.resize(layout.bytes(block), 0);
-        state.read(first, &mut raw)?;
-        take(layout, block, &raw)?;
+/// A running capture. When it is dropped, the capture ends.
+#[derive(Debug)]
+pub struct Capture {
+    orders: Option<Sender<Order>>,
+    reports: Option<Receiver<Report>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The blocks that are handed over under the lock.
+#[derive(Debug)]
+pub struct LastBlocks {
+    blocks: SyncSender<Last>,
+}
+
+impl LastBlocks {
+    /// Hands a block over. It may wait for others to be packed.
+    pub fn block(&self, block: u32, raw: Vec<u8>) {
+        // One that has ended tells why in its reports.
+        self.blocks.send(Last::Block(block, raw)).ok();
     }
-    Ok(())
+
+    /// Says that these were all.
+    pub fn complete(self) {
+        self.blocks.send(Last::Complete).ok();
+    }
 }
 
-/// The packs of one snapshot, as they are written and shipped.
-struct Packs<'a> {
+impl Capture {
+    /// Starts a capture of `file`; with a packer, of a snapshot. `waker` is woken for each report.
+    ///
+    /// # Errors
+    /// [`CaptureError::Thread`].
+    pub fn start(
+        file: PageFile,
+        packer: Option<Packer>,
+        waker: Waker,
+    ) -> Result<Self, CaptureError> {
+        let (orders, received) = mpsc::channel();
+        let (sender, reports) = mpsc::sync_channel(REPORTS);
+        let stop = Arc::new(AtomicBool::new(false));
+        let desk = Desk { reports: sender, waker, stop: Arc::clone(&stop) };
+        let run = move || {
+            let ended = pool().and_then(|pool| Worker { file, packer, desk: &desk, pool }.run(&received));
+            if let Err(error) = ended {
+                // Nobody is told when nobody is there.
+                desk.tell(Report::Failed(error)).ok();
+            }
+        };
+        let spawned = thread::Builder::new().name("capture".into()).spawn(run);
+        let thread = Some(spawned.map_err(CaptureError::Thread)?);
+        Ok(Self { orders: Some(orders), reports: Some(reports), stop, thread })
+    }
+
+    /// Has blocks captured. Several sweeps are made one after another.
+    pub fn sweep(&self, layout: BlockLayout, blocks: FixedBitSet) {
+        self.order(Order::Sweep(layout, blocks));
+    }
+
+    /// Ends the snapshot: with the blocks that are handed over.
+    #[must_use]
+    pub fn finish(&self, snapshot: Snapshot) -> LastBlocks {
+        let (sender, blocks) = mpsc::sync_channel(LAST_BLOCKS + 1);
+        self.order(Order::Finish(snapshot, blocks));
+        LastBlocks { blocks: sender }
+    }
+
+    /// The next report; `None` while there is none.
+    #[must_use]
+    pub fn report(&self) -> Option<Report> {
+        match self.reports.as_ref()?.try_recv() {
+            Ok(report) => Some(report),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Report::Failed(CaptureError::Abandoned)),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // One that has ended tells why in its reports.
+            orders.send(order).ok();
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.orders = None;
+        self.reports = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the capture of a snapshot died");
+        }
+    }
+}
+
+/// Where reports go.
+#[derive(Debug)]
+pub struct Desk {
+    reports: SyncSender<Report>,
+    waker: Waker,
+    stop: Arc<AtomicBool>,
+}
+
+impl Desk {
+    /// Whether nobody waits any more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn tell(&self, report: Report) -> Result<(), CaptureError> {
+        self.reports.send(report).map_err(|_gone| CaptureError::Abandoned)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// Threads that run when nothing else wants to, and whose reads and writes wait for others': the idle
+/// class of the disk follows from that of the processor.
+fn pool() -> Result<rayon::ThreadPool, CaptureError> {
+    let built = rayon::ThreadPoolBuilder::new()
+        .thread_name(|n| format!("capture-{n}"))
+        .start_handler(|_| be_idle())
+        .build();
+    built.map_err(|error| CaptureError::Thread(io::Error::other(error)))
+}
+
+fn be_idle() {
+    let lowest = ThreadPriorityValue::try_from(0).map(ThreadPriority::Crossplatform);
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let set = lowest.map(|lowest| set_thread_priority_and_policy(thread_native_id(), lowest, policy));
+    if !matches!(set, Ok(Ok(()))) {
+        tracing::debug!("cannot lower the priority of a thread");
+    }
+}
+
+struct Worker<'a> {
+    file: PageFile,
+    packer: Option<Packer>,
+    desk: &'a Desk,
+    pool: rayon::ThreadPool,
+}
+
+/// A block as it was captured.
+struct Captured {
+    block: u32,
+    hashes: Vec<PageHash>,
+    /// As it is to be stored; nothing where that is known or no snapshot is made.
+    packed: Option<PackedBlock>,
+}
+
+impl Worker<'_> {
+    fn run(mut self, orders: &Receiver<Order>) -> Result<(), CaptureError> {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Sweep(layout, blocks) => {
+                    self.sweep(layout, &blocks)?;
+                    self.desk.tell(Report::SweepOver)?;
+                }
+                Order::Finish(snapshot, blocks) => return self.finish(snapshot, &blocks),
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, layout: BlockLayout, blocks: &FixedBitSet) -> Result<(), CaptureError> {
+        let blocks: Vec<u32> = blocks.ones().filter_map(|block| u32::try_from(block).ok()).collect();
+        for batch in blocks.chunks(BATCH) {
+            if self.desk.is_stopped() {
+                return Err(CaptureError::Abandoned);
+            }
+            let captured = self.capture(layout, batch)?;
+            let mut hashes = Vec::with_capacity(captured.len());
+            for captured in captured {
+                if let (Some(packer), Some(packed)) = (&mut self.packer, captured.packed) {
+                    packer.push(layout, &packed, self.desk)?;
+                }
+                hashes.push((captured.block, captured.hashes));
+            }
+            self.desk.tell(Report::Blocks(hashes))?;
+        }
+        Ok(())
+    }
+
+    fn capture(&self, layout: BlockLayout, batch: &[u32]) -> Result<Vec<Captured>, CaptureError> {
+        let read = |block: &u32| {
+            let mut raw = vec![0; layout.bytes(*block)];
+            self.read(layout.offset_of(*block), &mut raw)?;
+            pack(self.packer.as_ref(), layout, *block, &raw)
+        };
+        self.pool.install(|| batch.par_iter().map(read).collect())
+    }
+
+    /// Reads, and for as long as that fails again and again.
+    fn read(&self, offset: u64, raw: &mut [u8]) -> Result<(), CaptureError> {
+        loop {
+            match self.file.read(offset, raw) {
+                Ok(()) => return Ok(()),
+                Err(_) if self.desk.is_stopped() => return Err(CaptureError::Abandoned),
+                Err(error) => {
+                    report_trouble(&error);
+                    clock::rest(READ_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, snapshot: Snapshot, blocks: &Receiver<Last>) -> Result<(), CaptureError> {
+        let Some(mut packer) = self.packer.take() else { return Err(CaptureError::Abandoned) };
+        let layout = snapshot.layout;
+        loop {
+            match blocks.recv() {
+                Ok(Last::Block(block, raw)) => {
+                    let captured = self.pool.install(|| pack(Some(&packer), layout, block, &raw))?;
+                    if let Some(packed) = captured.packed {
+                        packer.push(layout, &packed, self.desk)?;
+                    }
+                }
+                Ok(Last::Complete) => break,
+                Err(mpsc::RecvError) => return Err(CaptureError::Abandoned),
+            }
+        }
+        let manifest = packer.finish(snapshot, self.desk)?;
+        self.desk.tell(Report::Stored(Box::new(manifest)))
+    }
+}
+
+fn pack(
+    packer: Option<&Packer>,
     layout: BlockLayout,
-    snapshot: Snapshot,
-    outbox: &'a Outbox,
-    writer: PackWriter,
-    shipped: Vec<PackRef>,
-    blocks: Vec<ManifestBlock>,
-    /// Told when the pack before is stored.
-    in_flight: Option<Receiver<()>>,
+    block: u32,
+    raw: &[u8],
+) -> Result<Captured, CaptureError> {
+    let (hashes, sum) = hash_block(layout, block, raw);
+    let packed = match packer {
+        Some(packer) if !packer.knows(layout, block, sum) => Some(pack_block(layout, block, raw)?),
+        _ => None,
+    };
+    Ok(Captured { block, hashes, packed })
 }
 
-impl<'a> Packs<'a> {
-    fn new(layout: BlockLayout, snapshot: Snapshot, outbox: &'a Outbox) -> Self {
-        let writer = PackWriter::new(layout, snapshot.stamp);
-        let (shipped, blocks) = (Vec::new(), Vec::new());
-        Self { layout, snapshot, outbox, writer, shipped, blocks, in_flight: None }
-    }
-
-    fn ship_pack(&mut self) -> Result<(), CaptureError> {
-        let next = PackWriter::new(self.layout, self.snapshot.stamp);
-        let full = std::mem::replace(&mut self.writer, next);
-        if full.is_empty() {
-            return Ok(());
-        }
-        let number = u32::try_from(self.shipped.len()).unwrap_or(u32::MAX);
-        let name = PackName {
-            generation: self.snapshot.stamp.generation,
-            epoch: self.snapshot.stamp.epoch,
-            attempt: self.snapshot.attempt,
-            part: number,
-            repair: 0,
-        };
-        let mut object = Vec::with_capacity(full.stored_len());
-        let entries = full.finish(&mut object)?;
-        self.blocks.extend(entries.into_iter().map(|entry| ManifestBlock { pack: number, entry }));
-        self.shipped.push(PackRef { name, size: object.len() as u64 });
-        self.ship(name.into(), object)
-    }
-
-    fn finish(mut self, table: &PageTable) -> Result<(), CaptureError> {
-        self.ship_pack()?;
-        let Snapshot { stamp, attempt, txid, time, position } = self.snapshot;
-        let manifest = Manifest {
-            layout: self.layout,
-            stamp,
-            txid,
-            position,
-            time,
-            state: table.state(),
-            parent: None,
-            packs: std::mem::take(&mut self.shipped),
-            blocks: std::mem::take(&mut self.blocks),
-        };
-        let name = ManifestName {
-            generation: stamp.generation,
-            txid,
-            time: time.ceil_millis(),
-            epoch: stamp.epoch,
-            attempt,
-            repair: 0,
-        };
-        let mut object = Vec::new();
-        manifest.encode(&mut object)?;
-        self.ship(name.into(), object)
-    }
-
-    /// Queues an object, once the one before is stored.
-    fn ship(&mut self, name: ObjectName, object: Vec<u8>) -> Result<(), CaptureError> {
-        if let Some(in_flight) = self.in_flight.take() {
-            in_flight.recv().map_err(|RecvError| ShippingEnded)?;
-        }
-        self.in_flight = Some(self.outbox.object(name, Bytes::from(object))?);
-        Ok(())
-    }
+fn report_trouble(error: &SourceError) {
+    tracing::warn!(%error, "cannot read the database for a snapshot; trying again");
 }

@@ -31,6 +31,9 @@ pub enum Doubt {
     /// A transaction grew the database by a page that it did not write.
     #[error("page {0} was added to the database and never written")]
     MissingPage(PageNumber),
+    /// A page of the state that was last seen is not what it was when it was seen.
+    #[error("page {0} is not what was committed last")]
+    Misread(PageNumber),
     /// The WAL changed under the lock that should have kept it.
     #[error("frame {0} could not be read again")]
     Vanished(u32),

@@ -1,26 +1,28 @@
 //! Records committed transactions: pages out of the WAL, through the page table, into segments.
+//!
+//! What cannot be recorded as it comes opens a [`Gap`]: the table goes on, and one record of all that
+//! may have changed closes it.
 
 use std::collections::HashSet;
 use std::io;
 
-use genesis_wal::id::Txid;
+use fixedbitset::FixedBitSet;
 use genesis_wal::name::SegmentName;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
 use genesis_wal::scan::{FrameRef, Transaction};
-use genesis_wal::segment::{EncodeError, SegmentEncoder, TransactionHeader, TransactionKind};
+use genesis_wal::segment::{EncodeError, TransactionHeader, TransactionKind};
 use genesis_wal::time::Micros;
 use thiserror::Error;
 
 use super::cursor::Doubt;
+use super::gap::Gap;
+use super::passes::Passes;
+use super::segments::{Images, PART_BYTES, Segments, SegmentsError};
 use super::ship::ShippingEnded;
-use super::spool::{OpenSegment, Spool};
-use super::table::PageTable;
-use crate::sqlite::{FrameReader, Source, SourceError};
-
-/// A part is cut when it has grown to this many bytes, within a transaction if need be.
-const PART_BYTES: usize = 1 << 20;
+use super::table::{AdvanceError, AsOf, PageTable};
+use crate::sqlite::{FrameReader, Source, SourceError, StateReader};
 
 /// Why a transaction was not recorded.
 #[derive(Debug, Error)]
@@ -31,9 +33,9 @@ pub enum RecordError {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The spool cannot be written.
-    #[error("cannot write the spool")]
-    Spool(#[from] io::Error),
+    /// The local state cannot be written.
+    #[error("cannot write the local state")]
+    Local(#[from] io::Error),
     /// The segment cannot be encoded.
     #[error("cannot encode a segment")]
     Encode(#[from] EncodeError),
@@ -54,75 +56,105 @@ pub struct Seen {
     pub late_since: Option<Micros>,
 }
 
-/// The recorded state, and the segment that is open on it.
+/// What is to become of a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapEnd {
+    /// Pages are still unconfirmed.
+    Open,
+    /// One record closes it.
+    Record,
+    /// So much differs, or nothing was recorded before, that a snapshot begins another line.
+    Snapshot,
+}
+
+/// The state that is followed, and what was recorded of it.
 #[derive(Debug)]
 pub struct Recorder {
-    spool: Spool,
-    stamp: Stamp,
-    page_size: PageSize,
     table: PageTable,
-    last: Txid,
-    last_time: Micros,
-    encoder: SegmentEncoder,
-    open: Option<Open>,
-    buffer: Vec<u8>,
-    /// Pages recorded since the database file was last known to hold all of them.
+    /// The line that is recorded on; none before the first snapshot.
+    line: Option<Segments>,
+    gap: Option<Gap>,
+    /// What a running snapshot still needs.
+    passes: Option<Passes>,
+    /// Pages written since the database file was last known to hold all of them.
     touched: HashSet<PageNumber>,
 }
 
 /// What a transaction wrote.
-struct Images {
-    hashed: Vec<(FrameRef, PageHash)>,
+struct Written {
+    frames: Vec<FrameRef>,
+    hashed: Vec<(PageNumber, PageHash)>,
     /// The pages one after another; nothing when they are more than a part holds.
     pages: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct Open {
-    first: Txid,
-    segment: OpenSegment,
-}
-
 impl Recorder {
-    /// A recorder of what follows transaction `last`, committed at `last_time`, whose pages `table`
-    /// describes.
+    /// A recorder of what follows the end of `line`, whose pages `table` describes.
     #[must_use]
-    pub fn new(
-        spool: Spool,
-        stamp: Stamp,
-        page_size: PageSize,
-        table: PageTable,
-        last: Txid,
-        last_time: Micros,
-    ) -> Self {
-        let encoder = SegmentEncoder::new(page_size, stamp, table.state());
-        let (open, buffer, touched) = (None, Vec::new(), HashSet::new());
-        Self { spool, stamp, page_size, table, last, last_time, encoder, open, buffer, touched }
+    pub fn continuing(table: PageTable, line: Segments) -> Self {
+        Self { table, line: Some(line), gap: None, passes: None, touched: HashSet::new() }
     }
 
-    /// The last transaction recorded.
-    #[must_use]
-    pub fn last(&self) -> Txid {
-        self.last
+    /// A recorder of what has become of the end of `line` while nobody looked. The database has `pages`
+    /// pages now.
+    ///
+    /// # Errors
+    /// When there is no room for a longer page table.
+    pub fn after_absence(mut table: PageTable, line: Segments, pages: u32) -> io::Result<Self> {
+        let mut gap = Gap::unknown(table.pages(), line.last_time());
+        table.resize(pages)?;
+        gap.absorb([], pages);
+        gap.distrust(pages);
+        Ok(Self { gap: Some(gap), ..Self::continuing(table, line) })
     }
 
-    /// When it was committed.
+    /// A recorder of a database of `pages` pages of which nothing is known. `table` is empty.
+    ///
+    /// # Errors
+    /// When there is no room for the page table.
+    pub fn beginning(mut table: PageTable, pages: u32) -> io::Result<Self> {
+        table.resize(pages)?;
+        let gap = Some(Gap::unknown(pages, Micros(0)));
+        Ok(Self { table, line: None, gap, passes: None, touched: HashSet::new() })
+    }
+
+    /// The line that is recorded on.
     #[must_use]
-    pub fn last_time(&self) -> Micros {
-        self.last_time
+    pub fn line(&self) -> Option<&Segments> {
+        self.line.as_ref()
+    }
+
+    /// The page table.
+    #[must_use]
+    pub fn table(&self) -> &PageTable {
+        &self.table
+    }
+
+    /// Which recorded state the page table describes; `None` while a gap is open.
+    #[must_use]
+    pub fn as_of(&self) -> Option<AsOf> {
+        let line = self.line.as_ref().filter(|_| self.gap.is_none())?;
+        let (generation, txid, time) = (line.stamp().generation, line.last(), line.last_time());
+        Some(AsOf { generation, txid, time })
+    }
+
+    /// Whether a gap is open.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.gap.is_some()
     }
 
     /// Bytes recorded since the last [`seal`](Self::seal).
     #[must_use]
     pub fn waiting(&self) -> u64 {
-        self.open.as_ref().map_or(0, |open| open.segment.len()) + self.encoder.len() as u64
+        self.line.as_ref().map_or(0, Segments::waiting)
     }
 
-    /// Records a transaction; `position` is the place after it.
+    /// Records a transaction, or takes it into the open gap; `position` is the place after it.
     ///
     /// # Errors
-    /// [`RecordError`]. After [`RecordError::Doubt`] nothing of this transaction is recorded, and this
-    /// recorder is of use only to [`seal`](Self::seal) what was recorded before.
+    /// [`RecordError`]; the table has not moved then, but for [`RecordError::Doubt`], after which the
+    /// recorder is to be [put in doubt](Self::doubt).
     pub fn record(
         &mut self,
         transaction: &Transaction,
@@ -130,23 +162,164 @@ impl Recorder {
         frames: &mut FrameReader<'_>,
         seen: Seen,
     ) -> Result<(), RecordError> {
-        let images = self.read_images(transaction, frames)?;
-        let before = self.table.state();
-        let header = self.advance(transaction, &images.hashed, seen)?;
-        if self.open.is_none() {
-            self.open = Some(Open { first: header.txid, segment: self.spool.begin()? });
+        let written = self.read(transaction, frames)?;
+        self.advance(&written.hashed, transaction.pages)?;
+        let pages = || written.hashed.iter().map(|image| image.0);
+        if let Some(gap) = &mut self.gap {
+            gap.absorb(pages(), transaction.pages);
+            return Ok(());
         }
-        // A transaction of several parts begins with one, so that it can be taken back.
-        let mark = if images.pages.is_empty() { Some(self.cut()?) } else { None };
-        let encoded = self.encode(header, position, &images, frames);
-        if let (Err(RecordError::Doubt(_)), Some(mark)) = (&encoded, mark) {
-            self.take_back(mark, before)?;
+        let Some(line) = &mut self.line else { return Ok(()) };
+        let state = self.table.state();
+        let header = header_of(line, transaction, written.hashed.len(), state, seen)?;
+        let page_size = self.table.page_size();
+        let mut images = FrameImages { written: &written, page_size, frames };
+        let Err(error) = line.append(header, Some(position), &written.hashed, &mut images) else {
+            return Ok(());
+        };
+        let mut gap = Gap::counted(transaction.pages, line.last_time());
+        gap.absorb(pages(), transaction.pages);
+        self.gap = Some(gap);
+        match error {
+            SegmentsError::Spool(error) => {
+                tracing::error!(
+                    %error,
+                    "cannot write the spool: until it can be written again, commits are not recorded \
+                     one by one"
+                );
+                Ok(())
+            }
+            error => Err(plain(error)),
         }
-        encoded?;
-        self.touched.extend(images.hashed.iter().map(|(image, _)| image.page));
-        self.last = header.txid;
-        self.last_time = header.time;
+    }
+
+    /// Believes nothing any more of what is known of the pages: a gap is open, or opened, in which all
+    /// of them are unconfirmed. The database has `pages` pages now.
+    ///
+    /// # Errors
+    /// When there is no room for the page table.
+    pub fn doubt(&mut self, pages: u32) -> io::Result<()> {
+        self.table.resize(pages)?;
+        let since = self.line.as_ref().map_or(Micros(0), Segments::last_time);
+        let known = self.table.pages();
+        let gap = self.gap.get_or_insert_with(|| Gap::counted(known, since));
+        gap.absorb([], pages);
+        gap.distrust(pages);
+        self.passes = None;
         Ok(())
+    }
+
+    /// Takes what was read of consecutive pages in the database file, from `first` on.
+    pub fn confirm(&mut self, first: PageNumber, hashes: &[PageHash]) {
+        let Some(gap) = &mut self.gap else { return };
+        let pages = (first.get()..).filter_map(PageNumber::new);
+        for (page, &hash) in pages.zip(hashes) {
+            if gap.confirm(page) && self.table.hash(page) != Some(hash) {
+                self.table.set(page, hash);
+                gap.mark(page);
+                if let Some(passes) = &mut self.passes {
+                    passes.touch([page], self.table.pages());
+                }
+            }
+        }
+    }
+
+    /// What is to become of the open gap; `None` when none is open.
+    #[must_use]
+    pub fn gap_end(&self) -> Option<GapEnd> {
+        let gap = self.gap.as_ref()?;
+        let pages = self.table.pages() as usize;
+        let half_differs = gap.differs_by() * 2 > pages;
+        Some(match &self.line {
+            None => GapEnd::Snapshot,
+            Some(_) if !gap.is_complete() => GapEnd::Open,
+            Some(_) if half_differs && !gap.is_counted() => GapEnd::Snapshot,
+            Some(_) => GapEnd::Record,
+        })
+    }
+
+    /// The blocks with pages that are unconfirmed.
+    #[must_use]
+    pub fn unconfirmed(&self) -> FixedBitSet {
+        let layout = self.table.layout();
+        let pages = self.gap.iter().flat_map(Gap::unconfirmed);
+        let blocks = pages.map(|page| layout.block_of(page) as usize);
+        blocks.fold(FixedBitSet::with_capacity(layout.blocks() as usize), |mut set, block| {
+            set.insert(block);
+            set
+        })
+    }
+
+    /// Closes the gap with one record of the pages that may differ, read from `state`, which is the
+    /// state that was last seen; `position` is the place after it. Nothing is recorded when nothing
+    /// differs.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the gap stays open then.
+    pub fn close_gap(
+        &mut self,
+        state: &mut StateReader<'_>,
+        position: Option<WalPosition>,
+        wall: Micros,
+    ) -> Result<Option<Closed>, RecordError> {
+        let (Some(gap), Some(line)) = (&self.gap, &mut self.line) else { return Ok(None) };
+        let lock = self.table.page_size().lock_page();
+        let hash = |page| self.table.hash(page).map(|hash| (page, hash));
+        let pages: Vec<_> = gap.differing().filter(|&p| p != lock).filter_map(hash).collect();
+        let closed = Closed { kind: gap.kind().0, pages: pages.len() };
+        if !pages.is_empty() || self.table.state() != line.state() {
+            let (kind, commits) = gap.kind();
+            let time = wall.max(line.last_time());
+            let header = TransactionHeader {
+                txid: line.last().next().ok_or(RecordError::TxidsExhausted)?,
+                kind,
+                late: true,
+                commits,
+                time,
+                since: gap.since().min(time),
+                pages: self.table.pages(),
+                records: u32::try_from(pages.len()).unwrap_or(u32::MAX),
+                state: self.table.state(),
+            };
+            let buffer = vec![0; self.table.page_size().bytes()];
+            let mut images = StateImages { state, table: &self.table, buffer };
+            line.append(header, position, &pages, &mut images).map_err(plain)?;
+        }
+        self.gap = None;
+        Ok(Some(closed))
+    }
+
+    /// Begins another line with the state that was last seen, which a snapshot holds.
+    pub fn begin_line(&mut self, line: Segments) {
+        self.line = Some(line);
+        self.gap = None;
+    }
+
+    /// Forgets the line: what follows is recorded on another.
+    pub fn leave_line(&mut self) {
+        self.line = None;
+    }
+
+    /// What the running snapshot still needs.
+    pub fn passes(&mut self) -> Option<&mut Passes> {
+        self.passes.as_mut()
+    }
+
+    /// Follows the passes of a snapshot, or of none.
+    pub fn follow_passes(&mut self, passes: Option<Passes>) {
+        self.passes = passes;
+    }
+
+    /// Takes what a snapshot captured of a block.
+    pub fn captured(&mut self, block: u32, hashes: &[PageHash]) {
+        let layout = self.table.layout();
+        let Some(first) = layout.first_page(block) else { return };
+        self.confirm(first, hashes);
+        let pages = layout.pages_of(block).map(|(page, _)| self.table.hash(page));
+        let is_current = pages.eq(hashes.iter().copied().map(Some));
+        if let Some(passes) = self.passes.as_mut().filter(|_| is_current) {
+            passes.captured(block);
+        }
     }
 
     /// Pages that the database file does not hold as they were recorded. To be asked when everything
@@ -155,7 +328,7 @@ impl Recorder {
     /// # Errors
     /// When the file cannot be read; the pages are looked at again then.
     pub fn misplaced(&mut self, source: &Source) -> Result<Vec<PageNumber>, SourceError> {
-        let mut buffer = vec![0; self.page_size.bytes()];
+        let mut buffer = vec![0; self.table.page_size().bytes()];
         let mut misplaced = Vec::new();
         for &page in &self.touched {
             let Some(recorded) = self.table.hash(page) else { continue };
@@ -173,122 +346,144 @@ impl Recorder {
     /// # Errors
     /// When the spool cannot be written.
     pub fn seal(&mut self) -> Result<Option<SegmentName>, RecordError> {
-        self.encoder.finish(&mut self.buffer)?;
-        self.flush()?;
-        let Some(Open { first, segment }) = self.open.take() else {
-            return Ok(None);
-        };
-        let name = SegmentName {
-            generation: self.stamp.generation,
-            level: 0,
-            first,
-            last: self.last,
-            time: self.last_time.ceil_millis(),
-            epoch: self.stamp.epoch,
-            repair: 0,
-        };
-        segment.seal(&name)?;
-        Ok(Some(name))
+        self.line.as_mut().map_or(Ok(None), |line| line.seal().map_err(plain))
     }
 
     /// The images of a transaction with their hashes, and the pages themselves where they fit one
     /// part: what was read is then encoded without reading again.
-    fn read_images(
+    fn read(
         &self,
         transaction: &Transaction,
         frames: &mut FrameReader<'_>,
-    ) -> Result<Images, RecordError> {
-        let fits = transaction.images.len() * self.page_size.bytes() <= PART_BYTES;
-        let hashed = Vec::with_capacity(transaction.images.len());
-        let mut images = Images { hashed, pages: Vec::new() };
-        let lock_page = self.page_size.lock_page();
+    ) -> Result<Written, RecordError> {
+        let page_size = self.table.page_size();
+        let fits = transaction.images.len() * page_size.bytes() <= PART_BYTES;
+        let capacity = transaction.images.len();
+        let mut written = Written {
+            frames: Vec::with_capacity(capacity),
+            hashed: Vec::with_capacity(capacity),
+            pages: Vec::new(),
+        };
         // The frames of a transaction lie together: the window is set once, at the first of them.
         if let Some(first) = transaction.images.iter().map(|image| image.frame).min() {
             frames.frames_from(first)?;
         }
+        let lock_page = page_size.lock_page();
         for image in transaction.images.iter().filter(|image| image.page != lock_page) {
             let page = page_of(frames, image.frame)?;
-            images.hashed.push((*image, PageHash::of(image.page, page)));
+            written.frames.push(*image);
+            written.hashed.push((image.page, PageHash::of(image.page, page)));
             if fits {
-                images.pages.extend_from_slice(page);
+                written.pages.extend_from_slice(page);
             }
         }
-        Ok(images)
+        Ok(written)
     }
 
-    fn encode(
-        &mut self,
-        header: TransactionHeader,
-        position: WalPosition,
-        images: &Images,
-        frames: &mut FrameReader<'_>,
-    ) -> Result<(), RecordError> {
-        self.encoder.begin(header, Some(position))?;
-        let mut read = images.pages.chunks_exact(self.page_size.bytes());
-        for (image, hash) in &images.hashed {
-            match read.next() {
-                Some(page) => self.encoder.page(image.page, *hash, page)?,
-                None => self.encoder.page(image.page, *hash, page_of(frames, image.frame)?)?,
+    /// Moves the page table on.
+    fn advance(&mut self, images: &[(PageNumber, PageHash)], pages: u32) -> Result<(), RecordError> {
+        if self.gap.as_ref().is_some_and(|gap| !gap.is_counted()) {
+            self.table.resize(pages)?;
+            for &(page, hash) in images {
+                self.table.set(page, hash);
             }
-            if self.encoder.len() >= PART_BYTES {
-                self.cut()?;
-            }
+        } else {
+            self.table.advance(images, pages)?;
+        }
+        let written = || images.iter().map(|image| image.0);
+        self.touched.extend(written());
+        if let Some(passes) = &mut self.passes {
+            passes.touch(written(), pages);
         }
         Ok(())
     }
+}
 
-    /// Drops everything that was encoded since the segment had `mark` bytes.
-    fn take_back(&mut self, mark: u64, before: StateHash) -> Result<(), RecordError> {
-        self.encoder = SegmentEncoder::new(self.page_size, self.stamp, before);
-        self.buffer.clear();
-        match &mut self.open {
-            Some(open) if mark > 0 => Ok(open.segment.truncate(mark)?),
-            _ => {
-                self.open = None;
-                Ok(())
-            }
+/// What closed a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// What the record of it is.
+    pub kind: TransactionKind,
+    /// Pages in it.
+    pub pages: usize,
+}
+
+impl From<AdvanceError> for RecordError {
+    fn from(error: AdvanceError) -> Self {
+        match error {
+            AdvanceError::Missing(page) => Self::Doubt(Doubt::MissingPage(page)),
+            AdvanceError::NoRoom(error) => Self::Local(error),
         }
     }
+}
 
-    /// Moves the page table on and describes the transaction.
-    fn advance(
-        &mut self,
-        transaction: &Transaction,
-        images: &[(FrameRef, PageHash)],
-        seen: Seen,
-    ) -> Result<TransactionHeader, RecordError> {
-        let txid = self.last.next().ok_or(RecordError::TxidsExhausted)?;
-        let hashes = images.iter().map(|(image, hash)| (image.page, *hash));
-        let state = self.table.advance(hashes, transaction.pages);
-        let state = state.map_err(|page| RecordError::Doubt(Doubt::MissingPage(page)))?;
-        // The wall clock may be set back; recorded times never go back.
-        let time = seen.wall.max(self.last_time);
-        Ok(TransactionHeader {
-            txid,
-            kind: TransactionKind::Commit,
-            late: seen.late_since.is_some(),
-            commits: 1,
-            time,
-            since: seen.late_since.unwrap_or(time).min(time),
-            pages: transaction.pages,
-            records: u32::try_from(images.len()).unwrap_or(u32::MAX),
-            state,
-        })
+fn plain<E: Into<RecordError>>(error: SegmentsError<E>) -> RecordError {
+    match error {
+        SegmentsError::Spool(error) => RecordError::Local(error),
+        SegmentsError::Encode(error) => RecordError::Encode(error),
+        SegmentsError::Image(error) => error.into(),
     }
+}
 
-    /// Ends the part; bytes in the segment with it.
-    fn cut(&mut self) -> Result<u64, RecordError> {
-        self.encoder.cut(&mut self.buffer)?;
-        self.flush()?;
-        Ok(self.open.as_ref().map_or(0, |open| open.segment.len()))
-    }
+fn header_of(
+    line: &Segments,
+    transaction: &Transaction,
+    records: usize,
+    state: StateHash,
+    seen: Seen,
+) -> Result<TransactionHeader, RecordError> {
+    // The wall clock may be set back; recorded times never go back.
+    let time = seen.wall.max(line.last_time());
+    Ok(TransactionHeader {
+        txid: line.last().next().ok_or(RecordError::TxidsExhausted)?,
+        kind: TransactionKind::Commit,
+        late: seen.late_since.is_some(),
+        commits: 1,
+        time,
+        since: seen.late_since.unwrap_or(time).min(time),
+        pages: transaction.pages,
+        records: u32::try_from(records).unwrap_or(u32::MAX),
+        state,
+    })
+}
 
-    fn flush(&mut self) -> Result<(), RecordError> {
-        if let Some(open) = &mut self.open {
-            open.segment.append(&self.buffer)?;
+/// The images of a transaction: as they were read, or read again where they were too many to keep.
+struct FrameImages<'a, 'b> {
+    written: &'a Written,
+    page_size: PageSize,
+    frames: &'a mut FrameReader<'b>,
+}
+
+impl Images for FrameImages<'_, '_> {
+    type Error = RecordError;
+
+    fn image(&mut self, index: usize, _page: PageNumber) -> Result<&[u8], RecordError> {
+        let bytes = self.page_size.bytes();
+        if let Some(read) = self.written.pages.get(index * bytes..(index + 1) * bytes) {
+            return Ok(read);
         }
-        self.buffer.clear();
-        Ok(())
+        let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
+        page_of(self.frames, frame)
+    }
+}
+
+/// Images of the state that was last seen, which are proven by the page table.
+struct StateImages<'a, 'b> {
+    state: &'a mut StateReader<'b>,
+    table: &'a PageTable,
+    buffer: Vec<u8>,
+}
+
+impl Images for StateImages<'_, '_> {
+    type Error = RecordError;
+
+    fn image(&mut self, _index: usize, page: PageNumber) -> Result<&[u8], RecordError> {
+        self.state.read(page, &mut self.buffer)?;
+        if Some(PageHash::of(page, &self.buffer)) == self.table.hash(page) {
+            Ok(&self.buffer)
+        } else {
+            Err(RecordError::Doubt(Doubt::Misread(page)))
+        }
     }
 }
 

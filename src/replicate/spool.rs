@@ -5,7 +5,8 @@
 //! start is proven part by part before it is used.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use genesis_wal::name::{ObjectName, SegmentName};
@@ -102,7 +103,7 @@ impl Spool {
             part::restamp(&mut bytes, stamp).map_err(io::Error::other)?;
             open.append(&bytes)?;
         }
-        open.seal(&restamped)?;
+        open.seal(&restamped).map_err(|(_open, error)| error)?;
         self.remove(name)?;
         Ok(restamped)
     }
@@ -120,9 +121,9 @@ impl OpenSegment {
     /// Appends whole parts.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What the file system says. The same parts can be appended again then.
     pub fn append(&mut self, parts: &[u8]) -> io::Result<()> {
-        self.file.file().write_all(parts)?;
+        self.file.file().write_all_at(parts, self.bytes)?;
         self.bytes += parts.len() as u64;
         Ok(())
     }
@@ -148,13 +149,18 @@ impl OpenSegment {
     /// Gives the segment its name: from here on it waits for upload.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn seal(self, name: &SegmentName) -> io::Result<()> {
+    /// What the file system says, with the segment, as open as before.
+    pub fn seal(self, name: &SegmentName) -> Result<(), (Self, io::Error)> {
         let target = self.root.join(name.to_string());
-        if let Some(folder) = target.parent() {
-            durable::create_folders(folder, 0o700)?;
+        let folder = target.parent().map_or(Ok(()), |f| durable::create_folders(f, 0o700));
+        // Bytes of an append that failed may lie behind the last part.
+        let cut = folder.and_then(|()| self.file.file().set_len(self.bytes));
+        match cut {
+            Ok(()) => {}
+            Err(error) => return Err((self, error)),
         }
-        self.file.place_unsynced(&target)
+        let Self { file, root, bytes } = self;
+        file.place_unsynced(&target).map_err(|(file, error)| (Self { file, root, bytes }, error))
     }
 }
 

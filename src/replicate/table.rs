@@ -1,21 +1,45 @@
-//! The page table: the hash of every page as of the last recorded transaction, and their sum.
+//! The page table: the hash of every page as of the last transaction that was seen, and their sum.
 
+mod checkpoint;
+mod mapped;
+mod rebuild;
+
+use std::fs::File;
+use std::io;
+
+use genesis_snapshot::block::BlockLayout;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
+use thiserror::Error;
+
+pub use checkpoint::{AsOf, Checkpoint, CheckpointError};
+pub use rebuild::{Sources, at_tip};
+
+use mapped::MappedHashes;
+
+/// Why a table could not go on to the next state.
+#[derive(Debug, Error)]
+pub enum AdvanceError {
+    /// The database grew by a page that was not written. Nothing has changed.
+    #[error("page {0} was added to the database and never written")]
+    Missing(PageNumber),
+    /// There is no room for a longer table. Nothing has changed.
+    #[error("cannot make room in the page table")]
+    NoRoom(#[from] io::Error),
+}
 
 /// The hashes of all pages of one state.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PageTable {
-    lock_page: PageNumber,
-    hashes: Vec<PageHash>,
+    page_size: PageSize,
+    hashes: MappedHashes,
     state: StateHash,
 }
 
 impl PageTable {
-    /// The table of a database without pages.
+    /// The table of a database without pages, kept in `file`: see [`MappedHashes::new`].
     #[must_use]
-    pub fn new(page_size: PageSize) -> Self {
-        let lock_page = page_size.lock_page();
-        Self { lock_page, hashes: Vec::new(), state: StateHash::default() }
+    pub fn new(page_size: PageSize, file: File) -> Self {
+        Self { page_size, hashes: MappedHashes::new(file), state: StateHash::default() }
     }
 
     /// The hash of the whole state.
@@ -24,73 +48,94 @@ impl PageTable {
         self.state
     }
 
+    /// Bytes in a page.
+    #[must_use]
+    pub fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
     /// Pages in the database.
     #[must_use]
     pub fn pages(&self) -> u32 {
         u32::try_from(self.hashes.len()).unwrap_or(u32::MAX)
     }
 
-    /// The hash of a page; `None` where the database has none.
+    /// How these pages lie in blocks.
+    #[must_use]
+    pub fn layout(&self) -> BlockLayout {
+        BlockLayout { page_size: self.page_size, pages: self.pages() }
+    }
+
+    /// The hash of a page, 0 for the lock page; `None` where the database has none.
     #[must_use]
     pub fn hash(&self, page: PageNumber) -> Option<PageHash> {
-        self.hashes.get(page.index()).copied()
+        self.hashes.get(page.index())
     }
 
-    /// Appends the hash of the next page. The lock page's is not looked at.
-    pub fn push(&mut self, hash: PageHash) {
-        let number = self.pages().saturating_add(1);
-        let is_lock_page = number == self.lock_page.get();
-        let hash = if is_lock_page { PageHash(0) } else { hash };
-        self.state = self.state.with(hash);
-        self.hashes.push(hash);
+    /// The sum of the hashes of a block's pages.
+    #[must_use]
+    pub fn sum_of_block(&self, block: u32) -> StateHash {
+        let pages = self.layout().pages_of(block).filter_map(|(page, _)| self.hash(page));
+        pages.fold(StateHash::default(), StateHash::with)
     }
 
-    /// Appends the hashes of the next pages.
-    pub fn extend(&mut self, hashes: impl IntoIterator<Item = PageHash>) {
-        for hash in hashes {
-            self.push(hash);
-        }
+    /// Gives a page of the database another hash. The lock page's stays 0.
+    pub fn set(&mut self, page: PageNumber, hash: PageHash) {
+        let Some(before) = self.hash(page) else { return };
+        let hash = self.counted(page, hash);
+        self.state = self.state.without(before).with(hash);
+        self.hashes.set(page.index(), hash);
     }
 
-    /// Goes on to the state after a transaction that wrote `images` (ascending by page) and left
-    /// `pages` pages.
+    /// Makes the database `pages` pages long. Pages that come to it get the hash 0.
     ///
     /// # Errors
-    /// The first page that the database grew by and that the transaction did not write; the table is
-    /// of no use then.
-    pub fn advance(
-        &mut self,
-        images: impl IntoIterator<Item = (PageNumber, PageHash)>,
-        pages: u32,
-    ) -> Result<StateHash, PageNumber> {
-        for cut_off in self.hashes.drain((pages as usize).min(self.hashes.len())..) {
+    /// When there is no room; nothing has changed then.
+    pub fn resize(&mut self, pages: u32) -> io::Result<()> {
+        self.hashes.reserve(pages as usize)?;
+        for cut_off in (pages as usize..self.hashes.len()).filter_map(|n| self.hashes.get(n)) {
             self.state = self.state.without(cut_off);
         }
-        for (page, hash) in images {
-            if self.next_page() == Some(self.lock_page) && page > self.lock_page {
-                self.push(PageHash(0));
-            }
-            let next = self.next_page();
-            if next == Some(page) {
-                self.push(hash);
-            } else if let Some(entry) = self.hashes.get_mut(page.index()) {
-                self.state = self.state.without(*entry).with(hash);
-                *entry = hash;
-            } else {
-                return Err(next.unwrap_or(page));
-            }
+        self.hashes.truncate(pages as usize);
+        while self.pages() < pages {
+            self.hashes.push(PageHash(0));
         }
-        if self.next_page() == Some(self.lock_page) && self.lock_page.get() <= pages {
-            self.push(PageHash(0));
-        }
-        match self.next_page() {
-            Some(missing) if missing.get() <= pages => Err(missing),
-            _ => Ok(self.state),
-        }
+        Ok(())
     }
 
-    fn next_page(&self) -> Option<PageNumber> {
-        PageNumber::new(self.pages().saturating_add(1))
+    /// Goes on to the state after a transaction that wrote `images` (ascending by page, within
+    /// `pages`) and left `pages` pages.
+    ///
+    /// # Errors
+    /// [`AdvanceError`]; nothing has changed then.
+    pub fn advance(
+        &mut self,
+        images: &[(PageNumber, PageHash)],
+        pages: u32,
+    ) -> Result<StateHash, AdvanceError> {
+        if let Some(missing) = self.first_missing(images, pages) {
+            return Err(AdvanceError::Missing(missing));
+        }
+        self.resize(pages)?;
+        for &(page, hash) in images {
+            self.set(page, hash);
+        }
+        Ok(self.state)
+    }
+
+    /// The first page that the database grows by and that is not among `images`.
+    fn first_missing(&self, images: &[(PageNumber, PageHash)], pages: u32) -> Option<PageNumber> {
+        if pages <= self.pages() {
+            return None;
+        }
+        let lock = self.page_size.lock_page();
+        let mut added = images.iter().map(|image| image.0).skip_while(|p| p.get() <= self.pages());
+        let mut grown = (self.pages() + 1..=pages).filter_map(PageNumber::new);
+        grown.find(|&page| page != lock && added.find(|&a| a != lock) != Some(page))
+    }
+
+    fn counted(&self, page: PageNumber, hash: PageHash) -> PageHash {
+        if page == self.page_size.lock_page() { PageHash(0) } else { hash }
     }
 }
 
@@ -102,38 +147,55 @@ mod tests {
         PageNumber::new(number).unwrap()
     }
 
+    fn empty(page_size: u32) -> PageTable {
+        PageTable::new(PageSize::new(page_size).unwrap(), tempfile::tempfile().unwrap())
+    }
+
     fn table(hashes: &[u64]) -> PageTable {
-        let mut table = PageTable::new(PageSize::new(4096).unwrap());
-        table.extend(hashes.iter().copied().map(PageHash));
+        let mut table = empty(4096);
+        let images: Vec<_> = (1..).map(page).zip(hashes.iter().copied().map(PageHash)).collect();
+        table.advance(&images, u32::try_from(hashes.len()).unwrap()).unwrap();
         table
+    }
+
+    fn missing(result: Result<StateHash, AdvanceError>) -> PageNumber {
+        match result {
+            Err(AdvanceError::Missing(page)) => page,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn growth_change_and_shrink_keep_the_sum() {
         let mut table = table(&[1, 2, 4]);
         let images = [(page(2), PageHash(20)), (page(4), PageHash(8)), (page(5), PageHash(16))];
-        assert_eq!(table.advance(images, 5), Ok(StateHash(1 + 20 + 4 + 8 + 16)));
-        assert_eq!(table.advance([(page(1), PageHash(3))], 2), Ok(StateHash(3 + 20)));
+        assert_eq!(table.advance(&images, 5).unwrap(), StateHash(1 + 20 + 4 + 8 + 16));
+        assert_eq!(table.advance(&[(page(1), PageHash(3))], 2).unwrap(), StateHash(3 + 20));
         assert_eq!(table.pages(), 2);
+        assert_eq!(table.sum_of_block(0), StateHash(23));
+        assert_eq!(table.sum_of_block(1), StateHash(0));
     }
 
     #[test]
-    fn growth_by_a_page_that_was_not_written_is_refused() {
-        assert_eq!(table(&[1]).advance([(page(3), PageHash(1))], 3), Err(page(2)));
-        assert_eq!(table(&[1]).advance([(page(2), PageHash(1))], 3), Err(page(3)));
+    fn growth_by_a_page_that_was_not_written_is_refused_and_changes_nothing() {
+        let mut table = table(&[1]);
+        assert_eq!(missing(table.advance(&[(page(1), PageHash(9)), (page(3), PageHash(1))], 3)), page(2));
+        assert_eq!(missing(table.advance(&[(page(2), PageHash(1))], 3)), page(3));
+        assert_eq!((table.state(), table.pages()), (StateHash(1), 1));
     }
 
     #[test]
     fn the_lock_page_is_grown_over_and_never_counted() {
-        let size = PageSize::new(65_536).unwrap();
-        let lock = size.lock_page().get();
-        let mut table = PageTable::new(size);
-        table.extend((1..lock).map(|_| PageHash(0)));
+        let mut table = empty(65_536);
+        let lock = table.page_size().lock_page().get();
+        table.resize(lock - 1).unwrap();
         let beyond = [(page(lock + 1), PageHash(7))];
-        assert_eq!(table.advance(beyond, lock + 1), Ok(StateHash(7)));
-        assert_eq!(table.advance([], lock), Ok(StateHash(0)));
-        assert_eq!(table.advance([], lock - 1), Ok(StateHash(0)));
-        assert_eq!(table.advance([], lock), Ok(StateHash(0)));
-        assert_eq!(table.advance([], lock + 1), Err(page(lock + 1)));
+        assert_eq!(table.advance(&beyond, lock + 1).unwrap(), StateHash(7));
+        table.set(page(lock), PageHash(5));
+        assert_eq!(table.state(), StateHash(7));
+        assert_eq!(table.advance(&[], lock).unwrap(), StateHash(0));
+        assert_eq!(table.advance(&[], lock - 1).unwrap(), StateHash(0));
+        assert_eq!(table.advance(&[], lock).unwrap(), StateHash(0));
+        assert_eq!(missing(table.advance(&[], lock + 1)), page(lock + 1));
     }
 }

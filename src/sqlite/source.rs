@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use genesis_wal::header::WalHeader;
 use genesis_wal::index::{IndexError, WalIndex};
 use genesis_wal::page::{PageNumber, PageSize};
 use rusqlite::Connection;
 
-use super::SourceError;
+use super::{PageFile, SourceError};
 use super::connection::{
     begin, check_file, check_journal_mode, connect, connect_impatiently, page_size, sqlite,
 };
@@ -32,7 +33,7 @@ pub struct Source {
     /// The read mark whose slot is pinned.
     pub(super) pinned: Option<u8>,
     pub(super) shm: File,
-    database: File,
+    database: Arc<File>,
     wal: File,
     pub(super) path: PathBuf,
     page_size: PageSize,
@@ -63,7 +64,7 @@ impl Source {
         begin(&reader, path)?;
         let page_size = page_size(&reader, path)?;
         let open = |suffix| open_beside(path, suffix);
-        let (shm, database, wal) = (open("-shm")?, open("")?, open("-wal")?);
+        let (shm, database, wal) = (open("-shm")?, Arc::new(open("")?), open("-wal")?);
         let path = path.to_owned();
         let (spare, writer, pinned) = (None, None, None);
         let source = Self { reader, spare, writer, pinned, shm, database, wal, path, page_size };
@@ -119,12 +120,18 @@ impl Source {
     /// # Errors
     /// What the system says.
     pub fn read_page(&self, page: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let read = read_at_most(&self.database, buffer, self.page_size.offset_of(page));
+        let read = read_at_most(&*self.database, buffer, self.page_size.offset_of(page));
         let filled = read.map_err(|source| self.io("read", source))?;
         if let Some(missing) = buffer.get_mut(filled..) {
             missing.fill(0);
         }
         Ok(())
+    }
+
+    /// The database file, for other threads.
+    #[must_use]
+    pub fn page_file(&self) -> PageFile {
+        PageFile { file: Arc::clone(&self.database), path: self.path.clone() }
     }
 
     /// The open database file.

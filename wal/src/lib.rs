@@ -19,6 +19,7 @@
 //! | [`name`] | object names, formatted and parsed |
 
 #![deny(clippy::indexing_slicing)]
+#![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod frame;

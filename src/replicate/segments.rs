@@ -1,0 +1,226 @@
+//! Segments on one line of history, as they are encoded and sealed in the spool.
+
+use std::convert::Infallible;
+use std::io;
+
+use genesis_wal::id::Txid;
+use genesis_wal::name::SegmentName;
+use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
+use genesis_wal::part::Stamp;
+use genesis_wal::position::WalPosition;
+use genesis_wal::segment::{EncodeError, SegmentEncoder, TransactionHeader};
+use genesis_wal::time::Micros;
+use thiserror::Error;
+
+use super::spool::{OpenSegment, Spool};
+
+/// A part is cut when it has grown to this many bytes, within a transaction if need be.
+pub const PART_BYTES: usize = 1 << 20;
+
+/// Why a transaction did not go into a segment. Nothing of it is in one then.
+#[derive(Debug, Error)]
+pub enum SegmentsError<E> {
+    /// The spool cannot be written.
+    #[error("cannot write the spool")]
+    Spool(#[source] io::Error),
+    /// The segment cannot be encoded.
+    #[error("cannot encode a segment")]
+    Encode(#[source] EncodeError),
+    /// A page could not be had.
+    #[error("cannot read a page")]
+    Image(#[source] E),
+}
+
+/// Where the images of a transaction's pages come from.
+pub trait Images {
+    /// Why one could not be had.
+    type Error;
+
+    /// The image of a page, which is the transaction's page number `index`, from 0.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn image(&mut self, index: usize, page: PageNumber) -> Result<&[u8], Self::Error>;
+}
+
+/// The end of a line of history, and the segment that is open on it.
+#[derive(Debug)]
+pub struct Segments {
+    spool: Spool,
+    stamp: Stamp,
+    page_size: PageSize,
+    /// The last recorded transaction.
+    last: Txid,
+    last_time: Micros,
+    state: StateHash,
+    encoder: SegmentEncoder,
+    open: Option<Open>,
+    /// Parts that are complete and not in the spool yet.
+    complete: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Open {
+    first: Txid,
+    segment: OpenSegment,
+}
+
+impl Segments {
+    /// Segments of what follows transaction `last`, whose state is `state`.
+    #[must_use]
+    pub fn new(
+        spool: Spool,
+        stamp: Stamp,
+        page_size: PageSize,
+        (last, last_time, state): (Txid, Micros, StateHash),
+    ) -> Self {
+        let encoder = SegmentEncoder::new(page_size, stamp, state);
+        let (open, complete) = (None, Vec::new());
+        Self { spool, stamp, page_size, last, last_time, state, encoder, open, complete }
+    }
+
+    /// The line, and who writes it.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The last recorded transaction.
+    #[must_use]
+    pub fn last(&self) -> Txid {
+        self.last
+    }
+
+    /// When it was committed.
+    #[must_use]
+    pub fn last_time(&self) -> Micros {
+        self.last_time
+    }
+
+    /// The state after it.
+    #[must_use]
+    pub fn state(&self) -> StateHash {
+        self.state
+    }
+
+    /// Bytes since the last [`seal`](Self::seal).
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.segment.len());
+        open + (self.complete.len() + self.encoder.len()) as u64
+    }
+
+    /// Appends a transaction whose pages, ascending, are `pages`.
+    ///
+    /// # Errors
+    /// [`SegmentsError`]; nothing of the transaction is recorded then.
+    pub fn append<I: Images>(
+        &mut self,
+        header: TransactionHeader,
+        position: Option<WalPosition>,
+        pages: &[(PageNumber, PageHash)],
+        images: &mut I,
+    ) -> Result<(), SegmentsError<I::Error>> {
+        if self.open.is_none() {
+            let segment = self.spool.begin().map_err(SegmentsError::Spool)?;
+            self.open = Some(Open { first: header.txid, segment });
+        }
+        self.flush().map_err(SegmentsError::Spool)?;
+        // A transaction of several parts begins with one, so that it can be taken back.
+        let long = pages.len() * self.page_size.bytes() > PART_BYTES;
+        let mark = if long { Some(self.cut().map_err(lift)?) } else { None };
+        if let Err(error) = self.encode(header, position, pages, images, long) {
+            self.take_back(mark);
+            return Err(error);
+        }
+        (self.last, self.last_time, self.state) = (header.txid, header.time, header.state);
+        Ok(())
+    }
+
+    /// Ends the open segment and puts it into the spool; `None` when nothing was recorded.
+    ///
+    /// # Errors
+    /// When the spool cannot be written; it can be tried again.
+    pub fn seal(&mut self) -> Result<Option<SegmentName>, SegmentsError<Infallible>> {
+        self.encoder.finish(&mut self.complete).map_err(SegmentsError::Encode)?;
+        self.flush().map_err(SegmentsError::Spool)?;
+        let Some(Open { first, segment }) = self.open.take() else { return Ok(None) };
+        if first > self.last {
+            return Ok(None);
+        }
+        let name = SegmentName {
+            generation: self.stamp.generation,
+            level: 0,
+            first,
+            last: self.last,
+            time: self.last_time.ceil_millis(),
+            epoch: self.stamp.epoch,
+            repair: 0,
+        };
+        match segment.seal(&name) {
+            Ok(()) => Ok(Some(name)),
+            Err((segment, error)) => {
+                self.open = Some(Open { first, segment });
+                Err(SegmentsError::Spool(error))
+            }
+        }
+    }
+
+    fn encode<I: Images>(
+        &mut self,
+        header: TransactionHeader,
+        position: Option<WalPosition>,
+        pages: &[(PageNumber, PageHash)],
+        images: &mut I,
+        long: bool,
+    ) -> Result<(), SegmentsError<I::Error>> {
+        self.encoder.begin(header, position).map_err(SegmentsError::Encode)?;
+        for (index, &(page, hash)) in pages.iter().enumerate() {
+            let image = images.image(index, page).map_err(SegmentsError::Image)?;
+            self.encoder.page(page, hash, image).map_err(SegmentsError::Encode)?;
+            if long && self.encoder.len() >= PART_BYTES {
+                self.cut().map_err(lift)?;
+            }
+        }
+        if self.encoder.len() >= PART_BYTES {
+            self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was encoded of a transaction that is not whole: everything since the segment had
+    /// `mark` bytes. One without a mark fails, if at all, before anything of it is encoded.
+    fn take_back(&mut self, mark: Option<u64>) {
+        let Some(mark) = mark else { return };
+        self.encoder = SegmentEncoder::new(self.page_size, self.stamp, self.state);
+        self.complete.clear();
+        match &mut self.open {
+            Some(open) if mark > 0 => open.segment.truncate(mark),
+            _ => self.open = None,
+        }
+    }
+
+    /// Ends the part; bytes in the segment with it.
+    fn cut(&mut self) -> Result<u64, SegmentsError<Infallible>> {
+        self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
+        self.flush().map_err(SegmentsError::Spool)?;
+        Ok(self.open.as_ref().map_or(0, |open| open.segment.len()))
+    }
+
+    /// Writes the complete parts into the spool; what cannot be written stays.
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(open) = &mut self.open {
+            open.segment.append(&self.complete)?;
+        }
+        self.complete.clear();
+        Ok(())
+    }
+}
+
+fn lift<E>(error: SegmentsError<Infallible>) -> SegmentsError<E> {
+    match error {
+        SegmentsError::Spool(error) => SegmentsError::Spool(error),
+        SegmentsError::Encode(error) => SegmentsError::Encode(error),
+        SegmentsError::Image(never) => match never {},
+    }
+}
