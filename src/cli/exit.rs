@@ -96,7 +96,7 @@ impl From<SessionError> for Failure {
             SessionError::Ship(_) => (Code::STORAGE, None),
             SessionError::Path { .. }
             | SessionError::State(StateError::Io { .. })
-            | SessionError::Thread(_)
+            | SessionError::Descriptor(_)
             | SessionError::Died => (Code::DATABASE, None),
         };
         let failure = Self::new(code, error.into());

@@ -84,8 +84,10 @@ pub enum Action {
     Seal,
     /// Wait for so long, or until the WAL is written to.
     Wait(Duration),
-    /// Wait for so long, whatever is written.
+    /// Wait for so long, whatever is written: a commit is on its way.
     Sleep(Duration),
+    /// The same while commits keep coming: the WAL need not be watched.
+    Tick(Duration),
     /// Move the lock that keeps the WAL.
     Move(Procedure),
     /// Everything is recorded and sealed: end.
@@ -254,7 +256,10 @@ impl Engine {
     fn pause(&mut self, seen: &Seen, due: Duration) -> Action {
         let silence = seen.now.saturating_sub(self.last_read);
         self.busy &= silence <= BUSY_GAP;
-        if self.busy || seen.waited_for {
+        if self.busy {
+            return Action::Tick(BUSY_POLL.min(due));
+        }
+        if seen.waited_for {
             return Action::Sleep(BUSY_POLL.min(due));
         }
         if seen.written {
@@ -354,7 +359,7 @@ mod tests {
         assert_eq!(engine.next(&Seen { unread: true, ..at(1000) }), Action::Read);
         assert_eq!(engine.next(&at(1000)), Action::Wait(IDLE_POLL));
         assert_eq!(engine.next(&Seen { unread: true, ..at(1005) }), Action::Read);
-        assert_eq!(engine.next(&at(1005)), Action::Sleep(BUSY_POLL));
+        assert_eq!(engine.next(&at(1005)), Action::Tick(BUSY_POLL));
         assert_eq!(engine.next(&at(1016)), Action::Wait(IDLE_POLL));
         assert_eq!(engine.next(&at(60_000)), Action::Wait(QUIET_POLL));
     }

@@ -19,7 +19,7 @@ use super::record::RecordError;
 use super::ship::{Outbox, ShippingEnded};
 use super::spool::Spool;
 use super::tail::{Tail, published};
-use super::watch::{Alarm, Waker};
+use super::watch::{Alarm, Watch};
 use crate::clock;
 use crate::sqlite::{Held, Source, SourceError};
 
@@ -89,10 +89,8 @@ pub struct Follower {
     pub outbox: Outbox,
     /// Says how far it has come.
     pub stage: watch::Sender<Stage>,
-    /// Wakes it.
+    /// Tells it to finish.
     pub alarm: Alarm,
-    /// For the watcher of the WAL.
-    pub waker: Waker,
 }
 
 /// How following a WAL ended.
@@ -111,18 +109,17 @@ impl Follower {
         let Some((mut source, held)) = self.await_database()? else {
             return Ok(None);
         };
-        let watcher = self.waker.watch(&source.wal_path());
         self.stage.send_replace(Stage::Followed);
         tracing::info!(database = %self.path.display(), "followed: what is committed now is kept");
         let origin = self.origin.recv().map_err(|_ended| ShippingEnded)?;
         let epoch = origin.epoch;
         let mut established = self.establish(&mut source, &held, origin)?;
+        let mut watch = Watch::new(&self.alarm, &source.wal_path());
         let mut attempt = 0;
         loop {
             let engine = Engine::new(self.sync_interval, self.wal_limit);
             let mut tail = Tail::new(established, engine, self.outbox.clone());
-            let End::Doubt(doubt) = self.follow(&mut source, &mut tail)? else {
-                drop(watcher);
+            let End::Doubt(doubt) = self.follow(&mut source, &mut tail, &mut watch)? else {
                 return Ok(Some(tail.recorder.last()));
             };
             tracing::error!(
@@ -199,8 +196,7 @@ impl Follower {
                 Some(Err(error)) => return Err(error),
                 None => {}
             }
-            // A wake means: stop, or look.
-            let _woken = self.alarm.wait(AWAIT_POLL);
+            self.alarm.wait(AWAIT_POLL);
         }
     }
 
@@ -233,7 +229,12 @@ impl Follower {
         self.begin_generation(source, held, numbers)
     }
 
-    fn follow(&self, source: &mut Source, tail: &mut Tail) -> Result<End, FollowError> {
+    fn follow(
+        &self,
+        source: &mut Source,
+        tail: &mut Tail,
+        watch: &mut Watch<'_>,
+    ) -> Result<End, FollowError> {
         let mut written = true;
         let mut next_place_check = Duration::ZERO;
         loop {
@@ -265,12 +266,18 @@ impl Follower {
                 Action::Move(procedure) => tail.move_lock(source, procedure),
                 Action::Seal => tail.seal(),
                 Action::Wait(time) => {
-                    written = self.alarm.wait(time);
+                    // A commit that was on its way when the watch began makes no event.
+                    written = watch.begin() || watch.wait(time);
                     Ok(())
                 }
                 Action::Sleep(time) => {
                     clock::rest(time);
-                    self.alarm.clear();
+                    watch.forget();
+                    Ok(())
+                }
+                Action::Tick(time) => {
+                    watch.end();
+                    clock::rest(time);
                     Ok(())
                 }
                 Action::Finish => return Ok(End::Stopped),

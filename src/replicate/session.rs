@@ -66,9 +66,9 @@ pub enum SessionError {
     /// Shipping.
     #[error(transparent)]
     Ship(#[from] StoreError),
-    /// The system gives no thread.
-    #[error("cannot start a thread")]
-    Thread(#[source] io::Error),
+    /// The system gives no descriptor.
+    #[error("cannot open another descriptor")]
+    Descriptor(#[source] io::Error),
     /// A thread or task of ours died.
     #[error("a part of this program died")]
     Died,
@@ -100,7 +100,7 @@ impl Session {
         let spool_root = folder.spool();
         let spool = Spool::open(spool_root.clone())
             .map_err(|source| StateError::Io { path: spool_root, source })?;
-        let (waker, alarm) = alarm();
+        let (waker, alarm) = alarm().map_err(SessionError::Descriptor)?;
         let (outbox, shipments) = Outbox::new();
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
         let (durable_sender, durable) = watch::channel(None);
@@ -115,7 +115,6 @@ impl Session {
             outbox,
             stage: stage_sender,
             alarm,
-            waker: waker.clone(),
         };
         let following = spawn_follower(follower)?;
         let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));

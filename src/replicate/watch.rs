@@ -1,71 +1,56 @@
-//! Wakes the follower when the WAL is written to, or when it is told to.
+//! Wakes the follower when the WAL is written to, or when it is told to finish.
+//!
+//! The kernel tells each write to a file that is watched, and to be told costs the application more
+//! than anything else that is done beside it. So the WAL is watched only while nothing happens.
 
-use std::path::Path;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 use crate::clock;
 
-/// The sending side: tells a follower to finish, or to look.
+/// Room for events; equal ones that follow each other are one.
+const EVENTS: usize = 1024;
+
+/// The sending side: tells a follower to finish.
 #[derive(Debug, Clone)]
-pub struct Waker {
-    stop: Arc<AtomicBool>,
-    wake: SyncSender<()>,
-}
+pub struct Waker(Arc<Bell>);
 
 /// The receiving side.
 #[derive(Debug)]
-pub struct Alarm {
-    stop: Arc<AtomicBool>,
-    wake: Receiver<()>,
+pub struct Alarm(Arc<Bell>);
+
+#[derive(Debug)]
+struct Bell {
+    stop: AtomicBool,
+    /// Readable for good once it was told to stop.
+    rung: OwnedFd,
 }
 
 /// A waker and its alarm.
-#[must_use]
-pub fn alarm() -> (Waker, Alarm) {
-    let stop = Arc::new(AtomicBool::new(false));
-    // One place: several wakes before the next look are one.
-    let (sender, receiver) = sync_channel(1);
-    let waker = Waker { stop: Arc::clone(&stop), wake: sender };
-    (waker, Alarm { stop, wake: receiver })
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub fn alarm() -> io::Result<(Waker, Alarm)> {
+    let rung = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let bell = Arc::new(Bell { stop: AtomicBool::new(false), rung });
+    Ok((Waker(Arc::clone(&bell)), Alarm(bell)))
 }
 
 impl Waker {
     /// Asks the follower to finish.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// Asks the follower to look.
-    pub fn wake(&self) {
-        // A full channel is a wake that waits already; a closed one has nobody to wake.
-        self.wake.try_send(()).ok();
-    }
-
-    /// Wakes whenever the file at `path` is written to, for as long as the watcher lives. Without
-    /// one, which is logged, the poll behind the events finds every commit, later.
-    #[must_use]
-    pub fn watch(&self, path: &Path) -> Option<RecommendedWatcher> {
-        let waker = self.clone();
-        let on_event = move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| matches!(event.kind, EventKind::Modify(_))) {
-                waker.wake();
-            }
-        };
-        let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-            watcher.watch(path, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        watcher
-            .inspect_err(|error| {
-                tracing::warn!(%error, "cannot watch the WAL; commits are found by polling");
-            })
-            .ok()
+        self.0.stop.store(true, Ordering::Release);
+        if let Err(error) = rustix::io::write(&self.0.rung, &1u64.to_ne_bytes()) {
+            tracing::warn!(%error, "the follower is told to finish, and learns of it later");
+        }
     }
 }
 
@@ -73,24 +58,105 @@ impl Alarm {
     /// Whether the follower is to finish.
     #[must_use]
     pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.0.stop.load(Ordering::Acquire)
     }
 
-    /// Waits for a wake, at most for `time`; whether one came.
+    /// Waits for the word to finish, at most for `time`.
+    pub fn wait(&self, time: Duration) {
+        wait(&mut [PollFd::new(&self.0.rung, PollFlags::IN)], time);
+    }
+}
+
+/// The WAL, which is watched or not.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    alarm: &'a Alarm,
+    path: PathBuf,
+    /// `None` where the system offers none: then the poll behind the events finds every commit, later.
+    events: Option<OwnedFd>,
+    watched: Option<i32>,
+}
+
+impl<'a> Watch<'a> {
+    /// The file at `path`, not watched yet.
     #[must_use]
-    pub fn wait(&self, time: Duration) -> bool {
-        match self.wake.recv_timeout(time) {
-            Ok(()) => true,
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => {
-                clock::rest(time);
+    pub fn new(alarm: &'a Alarm, path: &Path) -> Self {
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        let events = events.inspect_err(|&error| say_so(error)).ok();
+        Self { alarm, path: path.to_owned(), events, watched: None }
+    }
+
+    /// Begins to watch; false when it is watched already, or cannot be. What was written before is in
+    /// no event: it is to be looked for.
+    pub fn begin(&mut self) -> bool {
+        let Some(events) = self.events.as_ref().filter(|_| self.watched.is_none()) else {
+            return false;
+        };
+        match inotify::add_watch(events, &self.path, WatchFlags::MODIFY) {
+            Ok(watched) => {
+                self.watched = Some(watched);
+                // What is told of an earlier watch is old.
+                self.forget();
+                true
+            }
+            Err(error) => {
+                say_so(error);
+                self.events = None;
                 false
             }
         }
     }
 
-    /// Forgets the wakes that have come.
-    pub fn clear(&self) {
-        self.wake.try_recv().ok();
+    /// Watches no longer.
+    pub fn end(&mut self) {
+        if let (Some(events), Some(watched)) = (&self.events, self.watched.take()) {
+            // It is gone already where its file is.
+            inotify::remove_watch(events, watched).ok();
+        }
+    }
+
+    /// Forgets the events that have come.
+    pub fn forget(&mut self) {
+        let Some(events) = &self.events else { return };
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let mut reader = Reader::new(events, &mut room);
+        while let Ok(event) = reader.next() {
+            if event.events().contains(ReadFlags::IGNORED) && self.watched == Some(event.wd()) {
+                self.watched = None;
+            }
+        }
+    }
+
+    /// Waits until the file is written to while it is watched, or the word comes to finish, at most
+    /// for `time`; whether it was written to.
+    pub fn wait(&mut self, time: Duration) -> bool {
+        let Some(events) = &self.events else {
+            self.alarm.wait(time);
+            return false;
+        };
+        let rung = PollFd::new(&self.alarm.0.rung, PollFlags::IN);
+        let mut both = [PollFd::new(events, PollFlags::IN), rung];
+        wait(&mut both, time);
+        let [written, _] = both;
+        let written = !written.revents().is_empty();
+        if written {
+            self.forget();
+        }
+        written
+    }
+}
+
+fn say_so(error: rustix::io::Errno) {
+    tracing::warn!(%error, "cannot watch the WAL; commits are found by polling");
+}
+
+/// Waits for one of several descriptors, at most for `time`. A signal ends it sooner.
+fn wait(descriptors: &mut [PollFd<'_>], time: Duration) {
+    let waited = match Timespec::try_from(time) {
+        Ok(time) => poll(descriptors, Some(&time)),
+        Err(_longer_than_time) => poll(descriptors, None),
+    };
+    if waited.is_err_and(|error| error != rustix::io::Errno::INTR) {
+        clock::rest(time);
     }
 }

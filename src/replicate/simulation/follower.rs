@@ -382,7 +382,7 @@ impl Life {
                     self.sim.rest(woken).await;
                     Ok(())
                 }
-                Action::Sleep(time) => {
+                Action::Sleep(time) | Action::Tick(time) => {
                     self.sim.rest(time).await;
                     Ok(())
                 }
