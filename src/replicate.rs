@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `cursor`, `engine`, `ratchet`, `table` | the decisions, as values without I/O |
+//! | `holds` | how long the application's writers were held |
 //! | `scan`, `record`, `capture`, `establish` | the steps: read, record, snapshot, begin |
 //! | `follow`, `tail` | the driver: one thread a database |
 //! | `spool`, `ship` | what waits for upload, and the upload |
@@ -13,6 +14,7 @@ mod cursor;
 mod engine;
 mod establish;
 mod follow;
+mod holds;
 mod origin;
 mod ratchet;
 mod record;
@@ -29,6 +31,7 @@ mod watch;
 
 pub use establish::EstablishError;
 pub use follow::{FollowError, Stage};
+pub use holds::WriterHolds;
 pub use record::RecordError;
 pub use session::{Options, Report, Session, SessionError};
 pub use state::StateError;

@@ -22,6 +22,7 @@ mod arrivals;
 mod clock;
 mod figure;
 mod lock;
+mod log;
 mod machine;
 mod process;
 mod report;

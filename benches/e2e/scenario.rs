@@ -93,7 +93,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     },
     Scenario {
         name: "holds",
-        title: "write-lock holds at 5,000 commits/s, looked at every 0.1 ms",
+        title: "write-lock holds at 5,000 commits/s, by its book, and looked at every 0.1 ms",
         file_system: FileSystem::Disk,
         sides: Sides::Ours,
         run: holds::run,

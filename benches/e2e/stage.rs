@@ -71,9 +71,11 @@ impl<'a> Stage<'a> {
         Ok(arrivals.transpose()?.map(|arrivals| Watched { arrivals, numbering }))
     }
 
-    /// Ends whoever replicates.
-    pub fn strike(mut self) -> Result<()> {
-        self.replicator.take().map_or(Ok(()), Replicator::stop)
+    /// Ends whoever replicates; what it logged.
+    pub fn strike(mut self) -> Result<String> {
+        let Some(replicator) = self.replicator.take() else { return Ok(String::new()) };
+        replicator.stop()?;
+        Ok(std::fs::read_to_string(&self.log.path)?)
     }
 }
 

@@ -119,7 +119,9 @@ impl Follower {
         loop {
             let engine = Engine::new(self.sync_interval, self.wal_limit);
             let mut tail = Tail::new(established, engine, self.outbox.clone());
-            let End::Doubt(doubt) = self.follow(&mut source, &mut tail, &mut watch)? else {
+            let end = self.follow(&mut source, &mut tail, &mut watch);
+            tail.holds.tell_all();
+            let End::Doubt(doubt) = end? else {
                 return Ok(Some(tail.recorder.last()));
             };
             tracing::error!(
@@ -240,6 +242,7 @@ impl Follower {
         loop {
             if clock::monotonic() >= next_place_check {
                 next_place_check = clock::monotonic() + PLACE_POLL;
+                tail.holds.tell_hourly(clock::monotonic());
                 if let Err(gone) = source.check_in_place() {
                     return Err(leave(source, tail, gone));
                 }

@@ -11,6 +11,7 @@ use genesis_wal::time::Micros;
 use super::cursor::{Continued, Cursor, Doubt, Next};
 use super::engine::{Engine, SEAL_BYTES};
 use super::establish::Established;
+use super::holds::HoldBook;
 use super::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
@@ -35,6 +36,8 @@ pub struct Tail {
     pub recorder: Recorder,
     /// What is to be done when.
     pub engine: Engine,
+    /// How long the application's writers were held for it.
+    pub holds: HoldBook,
     cursor: Cursor,
     ratchet: Ratchet,
     outbox: Outbox,
@@ -56,6 +59,7 @@ impl Tail {
         Self {
             recorder,
             engine,
+            holds: HoldBook::new(clock::monotonic()),
             cursor,
             ratchet: Ratchet::new(),
             outbox,
@@ -122,12 +126,15 @@ impl Tail {
         procedure: Procedure,
     ) -> Result<(), RecordError> {
         let started = clock::monotonic();
-        let mut write_lock = WriteLock::default();
         let mut step = self.ratchet.start(procedure, started);
         while step != Step::Finished {
             let before = published(source)?;
             let (done, copied) = self.take(step, source)?;
-            write_lock.note(step, done);
+            match step {
+                Step::Write(_) if done => self.holds.begin(clock::monotonic()),
+                Step::Rollback => self.holds.end(clock::monotonic()),
+                _ => {}
+            }
             let index = match (step, copied) {
                 (Step::Begin, _) => before,
                 (_, Some(copied)) => copied,
@@ -139,16 +146,8 @@ impl Tail {
         }
         let (now, parked) = (clock::monotonic(), self.ratchet.is_parked());
         let max_frame = published(source)?.header.max_frame;
-        let micros = now.saturating_sub(started).as_micros();
-        let writers_held_micros = write_lock.total.as_micros();
-        tracing::debug!(
-            ?procedure,
-            parked,
-            max_frame,
-            micros,
-            writers_held_micros,
-            "moved the lock that keeps the WAL"
-        );
+        let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
         self.engine.moved(now, parked, max_frame);
         if parked { self.check_backfill(source) } else { Ok(()) }
     }
@@ -269,27 +268,6 @@ impl Tail {
         }
         clock::rest(LOOK_AGAIN);
         Ok(())
-    }
-}
-
-/// How long a procedure held the application's writers.
-#[derive(Debug, Default)]
-struct WriteLock {
-    since: Option<Duration>,
-    total: Duration,
-}
-
-impl WriteLock {
-    fn note(&mut self, step: Step, done: bool) {
-        match step {
-            Step::Write(_) if done => self.since = Some(clock::monotonic()),
-            Step::Rollback => {
-                let since = self.since.take();
-                self.total +=
-                    since.map_or(Duration::ZERO, |s| clock::monotonic().saturating_sub(s));
-            }
-            _ => {}
-        }
     }
 }
 

@@ -51,7 +51,8 @@ fn a_wal_under_steady_load_stays_near_its_limit() {
     assert!(bytes < 20_000_000, "the WAL has {bytes} bytes");
     let Application::Inside(connection) = &application else { panic!("no connection here") };
     let expected = contents(connection);
-    replicator.stop();
+    let words = ["held the application's writers", "count=", "p99_micros=", "max_micros="];
+    replicator.stop().expect_words(&words);
     assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
 }
 

@@ -1,13 +1,12 @@
-//! How long the replicator holds the write lock, seen from outside, and how often it moves the lock
-//! that keeps the WAL, by its own log.
+//! How long the replicator holds the write lock: by its own book, and seen from outside. And how often
+//! it moves the lock that keeps the WAL, by its own log.
 
 use anyhow::Result;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::Place;
 use crate::figure::{Figure, figure};
 use crate::lock::Holds;
+use crate::log::{lines_that_say, number_in};
 use crate::side::{Replicator, Side};
 use crate::stage::Stage;
 use crate::statistics::{millis, number, percentile};
@@ -20,49 +19,42 @@ pub fn run(place: Place<'_>, side: &Side) -> Result<Vec<Figure>> {
     let pid = stage.replicator.as_ref().map_or(0, Replicator::pid);
     let holds = Holds::watch(&stage.database, pid)?;
     let commits = stage.start(LOAD)?.finish()?;
-    let mut holds = holds.finish()?;
-    holds.sort_unstable();
-    let log = std::fs::read_to_string(&stage.log.path).unwrap_or_default();
+    let mut seen = holds.finish()?;
+    seen.sort_unstable();
     let followed = stage.replicator.is_some();
-    stage.strike()?;
+    let log = stage.strike()?;
     let mut figures = vec![commits.pauses(), commits.worst(), commits.failed()];
     if followed {
-        figures.push(figure("write lock held, times", "", number(holds.len())));
+        figures.extend(booked(&log));
         figures.extend([
-            figure("write lock held, p50", "ms", millis(percentile(&holds, 500))),
-            figure("write lock held, p99", "ms", millis(percentile(&holds, 990))),
-            figure("write lock held, worst", "ms", millis(percentile(&holds, 1000))),
+            figure("seen held from outside, times", "", number(seen.len())),
+            figure("seen held from outside, worst", "ms", millis(percentile(&seen, 1000))),
         ]);
         figures.extend(moves(&log));
     }
     Ok(figures)
 }
 
-#[derive(Deserialize)]
-struct Line {
-    fields: Move,
-}
-
-#[derive(Deserialize)]
-struct Move {
-    procedure: String,
-    /// A number; the log writes long ones as text.
-    micros: Value,
-}
-
-impl Move {
-    fn nanos(&self) -> u64 {
-        let text = self.micros.as_str().and_then(|text| text.parse().ok());
-        text.or(self.micros.as_u64()).unwrap_or_default() * 1000
-    }
+/// The replicator's own book, which it logs when it ends. Where it says nothing there was no hold.
+fn booked(log: &str) -> Vec<Figure> {
+    let told = lines_that_say(log, "held the application's writers for checkpoints");
+    let told = told.last();
+    let held = |name: &str| told.map_or(0, |told| number_in(told, name));
+    vec![
+        figure("write lock held, times", "", number(held("count"))),
+        figure("write lock held, p50", "ms", millis(held("p50_micros") * 1000)),
+        figure("write lock held, p99", "ms", millis(held("p99_micros") * 1000)),
+        figure("write lock held, worst", "ms", millis(held("max_micros") * 1000)),
+    ]
 }
 
 /// What the log says of the moves of the lock.
 fn moves(log: &str) -> Vec<Figure> {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let moves = lines_that_say(log, "moved the lock that keeps the WAL");
     let (forced, drains): (Vec<_>, Vec<_>) =
-        lines.map(|line| line.fields).partition(|step| step.procedure == "Force");
-    let mut times: Vec<_> = forced.iter().map(Move::nanos).collect();
+        moves.iter().partition(|fields| fields["procedure"] == "Force");
+    let mut times: Vec<_> =
+        forced.iter().map(|fields| number_in(fields, "micros") * 1000).collect();
     times.sort_unstable();
     vec![
         figure("moves without the write lock", "", number(drains.len())),
