@@ -2,27 +2,35 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `cursor`, `engine`, `ratchet`, `table` | the decisions, as values without I/O |
+//! | `cursor`, `engine`, `ratchet`, `gap`, `passes` | the decisions, as values without I/O |
+//! | `origin`, `establish` | the beginning: what the replica holds, and how the source continues it |
+//! | `follow`, `tail`, `scan` | the driver: one thread a database |
+//! | `record`, `segments`, `table` | transactions through the page table into segments |
+//! | `attend`, `snapshots`, `capture`, `kept` | beside that: comparing pages, making snapshots |
 //! | `holds` | how long the application's writers were held |
-//! | `scan`, `record`, `capture`, `establish` | the steps: read, record, snapshot, begin |
-//! | `follow`, `tail` | the driver: one thread a database |
 //! | `spool`, `ship` | what waits for upload, and the upload |
 //! | `session` | all of it together, started and stopped |
 
+mod attend;
 mod capture;
 mod cursor;
 mod engine;
 mod establish;
 mod follow;
+mod gap;
 mod holds;
+mod kept;
 mod origin;
+mod passes;
 mod ratchet;
 mod record;
 mod scan;
+mod segments;
 mod session;
 mod ship;
 #[cfg(test)]
 mod simulation;
+mod snapshots;
 mod spool;
 mod state;
 mod table;

@@ -15,6 +15,7 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use crate::clock;
@@ -167,6 +168,26 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// Whether it may pass by itself, or when somebody mends what is outside the database.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Locked { .. } => true,
+            Self::Sqlite { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::DiskFull
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::PermissionDenied
+                )
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether the database may yet become one that can be followed, without anybody's help: it does
     /// not exist, or nothing was written into it.
     #[must_use]

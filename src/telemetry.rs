@@ -28,3 +28,10 @@ pub fn start(level: LevelFilter, format: LogFormat) {
         tracing::debug!(%error, "logging was started before");
     }
 }
+
+/// An error with what caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

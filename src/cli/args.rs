@@ -109,6 +109,10 @@ pub struct ReplicateArgs {
     #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
     pub sync_interval: Option<Duration>,
 
+    /// The time between two snapshots; none is made of a database that has not changed.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "4h")]
+    pub snapshot_interval: Duration,
+
     /// Above this size of the WAL, the application's writers are held for a moment to empty it; 0
     /// never holds them.
     #[arg(long, value_name = "SIZE", default_value = "16MB")]

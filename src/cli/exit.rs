@@ -149,6 +149,7 @@ fn code_of(error: &ReplicaError) -> Code {
         ReplicaError::NotAReplica(_) => Code::INTEGRITY,
         ReplicaError::UnknownFormat(_) => Code::USAGE,
         ReplicaError::Object(error) => code_of_object(error),
+        ReplicaError::Local(_) => Code::DATABASE,
         ReplicaError::Store(_)
         | ReplicaError::EpochsExhausted
         | ReplicaError::TxidsExhausted

@@ -77,7 +77,7 @@ enum Order {
     /// Capture these blocks of the file.
     Sweep(BlockLayout, FixedBitSet),
     /// Take these, which were read under the lock, and end the snapshot.
-    Finish(Snapshot, Receiver<Last>),
+    Finish(BlockLayout, Receiver<Last>),
 }
 
 /// What comes with the last order.
@@ -86,7 +86,7 @@ enum Last {
     /// A block as of the snapshot's transaction.
     Block(u32, Vec<u8>),
     /// These were all.
-    Complete,
+    Complete(Snapshot),
 }
 
 /// What a capture tells.
@@ -124,9 +124,9 @@ impl LastBlocks {
         self.blocks.send(Last::Block(block, raw)).ok();
     }
 
-    /// Says that these were all.
-    pub fn complete(self) {
-        self.blocks.send(Last::Complete).ok();
+    /// Says that these were all, and what they make.
+    pub fn complete(self, snapshot: Snapshot) {
+        self.blocks.send(Last::Complete(snapshot)).ok();
     }
 }
 
@@ -163,9 +163,9 @@ impl Capture {
 
     /// Ends the snapshot: with the blocks that are handed over.
     #[must_use]
-    pub fn finish(&self, snapshot: Snapshot) -> LastBlocks {
+    pub fn finish(&self, layout: BlockLayout) -> LastBlocks {
         let (sender, blocks) = mpsc::sync_channel(LAST_BLOCKS + 1);
-        self.order(Order::Finish(snapshot, blocks));
+        self.order(Order::Finish(layout, blocks));
         LastBlocks { blocks: sender }
     }
 
@@ -264,7 +264,7 @@ impl Worker<'_> {
                     self.sweep(layout, &blocks)?;
                     self.desk.tell(Report::SweepOver)?;
                 }
-                Order::Finish(snapshot, blocks) => return self.finish(snapshot, &blocks),
+                Order::Finish(layout, blocks) => return self.finish(layout, &blocks),
             }
         }
         Ok(())
@@ -290,14 +290,42 @@ impl Worker<'_> {
     }
 
     fn capture(&self, layout: BlockLayout, batch: &[u32]) -> Result<Vec<Captured>, CaptureError> {
+        let known = self.packer.as_ref().map(Packer::known);
+        let file = Reading { file: &self.file, desk: self.desk };
         let read = |block: &u32| {
             let mut raw = vec![0; layout.bytes(*block)];
-            self.read(layout.offset_of(*block), &mut raw)?;
-            pack(self.packer.as_ref(), layout, *block, &raw)
+            file.read(layout.offset_of(*block), &mut raw)?;
+            pack(known, layout, *block, &raw)
         };
         self.pool.install(|| batch.par_iter().map(read).collect())
     }
 
+    fn finish(mut self, layout: BlockLayout, blocks: &Receiver<Last>) -> Result<(), CaptureError> {
+        let Some(mut packer) = self.packer.take() else { return Err(CaptureError::Abandoned) };
+        let snapshot = loop {
+            match blocks.recv() {
+                Ok(Last::Block(block, raw)) => {
+                    let captured = pack(Some(packer.known()), layout, block, &raw)?;
+                    if let Some(packed) = captured.packed {
+                        packer.push(layout, &packed, self.desk)?;
+                    }
+                }
+                Ok(Last::Complete(snapshot)) => break snapshot,
+                Err(mpsc::RecvError) => return Err(CaptureError::Abandoned),
+            }
+        };
+        let manifest = packer.finish(snapshot, self.desk)?;
+        self.desk.tell(Report::Stored(Box::new(manifest)))
+    }
+}
+
+/// The file, as long as somebody waits for what is in it.
+struct Reading<'a> {
+    file: &'a PageFile,
+    desk: &'a Desk,
+}
+
+impl Reading<'_> {
     /// Reads, and for as long as that fails again and again.
     fn read(&self, offset: u64, raw: &mut [u8]) -> Result<(), CaptureError> {
         loop {
@@ -311,36 +339,17 @@ impl Worker<'_> {
             }
         }
     }
-
-    fn finish(mut self, snapshot: Snapshot, blocks: &Receiver<Last>) -> Result<(), CaptureError> {
-        let Some(mut packer) = self.packer.take() else { return Err(CaptureError::Abandoned) };
-        let layout = snapshot.layout;
-        loop {
-            match blocks.recv() {
-                Ok(Last::Block(block, raw)) => {
-                    let captured = self.pool.install(|| pack(Some(&packer), layout, block, &raw))?;
-                    if let Some(packed) = captured.packed {
-                        packer.push(layout, &packed, self.desk)?;
-                    }
-                }
-                Ok(Last::Complete) => break,
-                Err(mpsc::RecvError) => return Err(CaptureError::Abandoned),
-            }
-        }
-        let manifest = packer.finish(snapshot, self.desk)?;
-        self.desk.tell(Report::Stored(Box::new(manifest)))
-    }
 }
 
 fn pack(
-    packer: Option<&Packer>,
+    known: Option<&Known>,
     layout: BlockLayout,
     block: u32,
     raw: &[u8],
 ) -> Result<Captured, CaptureError> {
     let (hashes, sum) = hash_block(layout, block, raw);
-    let packed = match packer {
-        Some(packer) if !packer.knows(layout, block, sum) => Some(pack_block(layout, block, raw)?),
+    let packed = match known {
+        Some(known) if !known.has(layout, block, sum) => Some(pack_block(layout, block, raw)?),
         _ => None,
     };
     Ok(Captured { block, hashes, packed })

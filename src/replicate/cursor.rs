@@ -34,6 +34,12 @@ pub enum Doubt {
     /// A page of the state that was last seen is not what it was when it was seen.
     #[error("page {0} is not what was committed last")]
     Misread(PageNumber),
+    /// What was committed while nobody looked could not be read before it was gone.
+    #[error("the WAL of the recorded place moved on before it was read")]
+    MovedOn,
+    /// The lock that keeps the WAL was being moved when something failed.
+    #[error("moving the lock that keeps the WAL failed")]
+    Interrupted,
     /// The WAL changed under the lock that should have kept it.
     #[error("frame {0} could not be read again")]
     Vanished(u32),
@@ -99,6 +105,20 @@ impl Cursor {
         }
     }
 
+    /// A cursor before the first frame of the WAL that `header` begins. `change` is what the wal-index
+    /// counted there.
+    #[must_use]
+    pub fn at_start(header: &WalHeader, change: u32, pages: u32) -> Self {
+        Self {
+            page_size: header.page_size,
+            identity: Some(WalIdentity::from(header)),
+            frame: 0,
+            checksum: header.checksum,
+            change,
+            pages,
+        }
+    }
+
     /// A cursor at a place that was recorded before.
     #[must_use]
     pub fn at_position(page_size: PageSize, position: &WalPosition) -> Self {
@@ -116,7 +136,7 @@ impl Cursor {
     #[must_use]
     pub fn position(&self) -> Option<WalPosition> {
         Some(WalPosition {
-            identity: self.identity?,
+            identity: self.identity.filter(|_| self.frame > 0)?,
             frame: self.frame,
             checksum: self.checksum,
             change: self.change,

@@ -6,28 +6,36 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use genesis_wal::frame::frame_offset;
-use genesis_wal::id::Txid;
+use genesis_wal::id::{Epoch, Txid};
+use genesis_wal::scan::ScanEnd;
 use genesis_wal::time::Micros;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::capture::CaptureError;
 use super::cursor::Doubt;
-use super::engine::{Action, Engine, Seen};
-use super::establish::{self, Continuity, EstablishError, Established, Numbers, Origin};
-use super::record::RecordError;
+use super::engine::{Action, Seen};
+use super::establish::{EstablishError, Established, Grounds, Origin};
+use super::kept::KeptPacks;
+use super::record::{RecordError, Recorder};
+use super::scan::Overlay;
 use super::ship::{Outbox, ShippingEnded};
+use super::snapshots::{Setup, Snapshots};
 use super::spool::Spool;
-use super::tail::{Tail, published};
-use super::watch::{Alarm, Watch};
-use crate::clock;
+use super::table::{Keeper, PageTable};
+use super::tail::{Tail, Tools, published};
+use super::watch::{Alarm, Waker, Watch};
+use crate::replica::Tip;
 use crate::sqlite::{Held, Source, SourceError};
+use crate::{clock, telemetry};
 
 /// How often a database that is not there yet is looked for.
 const AWAIT_POLL: Duration = Duration::from_millis(20);
 
 /// How often it is looked whether the path still leads to the database.
 const PLACE_POLL: Duration = Duration::from_millis(500);
+
+/// The pause before what failed is tried again.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// How far a follower has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +71,7 @@ impl FollowError {
     pub fn is_for_want_of_a_replica(&self) -> bool {
         matches!(
             self,
-            Self::NoReplica(_)
-                | Self::Record(RecordError::Outbox(_))
-                | Self::Establish(EstablishError::Capture(CaptureError::Shipping(_)))
+            Self::NoReplica(_) | Self::Record(RecordError::Outbox(_))
         )
     }
 }
@@ -79,18 +85,36 @@ pub struct Follower {
     pub set_wal: bool,
     /// How long what was committed may wait for upload.
     pub sync_interval: Duration,
+    /// The time between two snapshots.
+    pub snapshot_interval: Duration,
     /// With so many bytes in the WAL the write lock may be taken to empty it.
     pub wal_limit: Option<u64>,
+    /// The folder of local state.
+    pub folder: PathBuf,
+    /// What an unfinished snapshot has left.
+    pub kept: KeptPacks,
     /// Where segments are sealed.
     pub spool: Spool,
     /// Says where recording begins, once the replica has been asked.
     pub origin: Receiver<Origin>,
-    /// Where sealed segments go.
+    /// Where what is made goes.
     pub outbox: Outbox,
     /// Says how far it has come.
     pub stage: watch::Sender<Stage>,
-    /// Tells it to finish.
+    /// Wakes it.
     pub alarm: Alarm,
+    /// For those who have something to tell it.
+    pub waker: Waker,
+}
+
+/// From where following begins.
+enum Beginning {
+    /// From the tip of the replica.
+    Resume(Tip, PageTable, Epoch),
+    /// With a database of which nothing is known.
+    Anew,
+    /// Again, with what is known less believed.
+    Doubt(Recorder),
 }
 
 /// How following a WAL ended.
@@ -106,71 +130,90 @@ impl Follower {
     /// # Errors
     /// [`FollowError`].
     pub fn run(self) -> Result<Option<Txid>, FollowError> {
-        let Some((mut source, held)) = self.await_database()? else {
+        let Some((mut source, mut held)) = self.await_database()? else {
             return Ok(None);
         };
         self.stage.send_replace(Stage::Followed);
         tracing::info!(database = %self.path.display(), "followed: what is committed now is kept");
         let origin = self.origin.recv().map_err(|_ended| ShippingEnded)?;
-        let epoch = origin.epoch;
-        let mut established = self.establish(&mut source, &held, origin)?;
+        let (mut beginning, mut tools) = self.unpack(origin)?;
         let mut watch = Watch::new(&self.alarm, &source.wal_path());
-        let mut attempt = 0;
         loop {
-            let engine = Engine::new(self.sync_interval, self.wal_limit);
-            let mut tail = Tail::new(established, engine, self.outbox.clone());
-            let end = self.follow(&mut source, &mut tail, &mut watch);
-            tail.holds.tell_all();
-            let End::Doubt(doubt) = end? else {
-                return Ok(Some(tail.recorder.last()));
+            let established = self.establish(&mut source, &mut held, beginning)?;
+            let is_unheld = established.is_unheld;
+            let mut tail = Tail::new(established, tools);
+            let unheld = if is_unheld { tail.read_unheld(&mut source, &held.index) } else { Ok(()) };
+            let end = match unheld {
+                Err(RecordError::Doubt(doubt)) => Ok(End::Doubt(doubt)),
+                other => other.map_err(FollowError::from)
+                    .and_then(|()| self.follow(&mut source, &mut tail, &mut watch)),
             };
+            tail.holds.tell_all();
+            let End::Doubt(doubt) = end? else { return Ok(tail.finish()) };
             tracing::error!(
                 reason = %doubt,
-                "what follows does not provably continue what was recorded: a new generation begins"
+                "what follows does not provably continue what was recorded: comparing every page"
             );
-            tail.seal()?;
-            attempt += 1;
-            let txid = tail.recorder.last().next().ok_or(RecordError::TxidsExhausted)?;
-            let not_before = tail.recorder.last_time();
-            let numbers = Numbers { epoch, attempt, txid, not_before };
-            established = self.begin_anew(&mut source, numbers)?;
+            let (recorder, spare) = tail.dismantle();
+            (beginning, tools) = (Beginning::Doubt(recorder), spare);
+            held = self.hold_again(&mut source)?;
         }
     }
 
-    /// Begins a new generation with whatever the database holds now.
-    fn begin_anew(
-        &self,
-        source: &mut Source,
-        numbers: Numbers,
-    ) -> Result<Established, FollowError> {
-        source.keep_one_reader()?;
-        let held = source.leap()?;
-        source.end_older()?;
-        self.begin_generation(source, &held, numbers)
-    }
-
-    /// Begins a new generation with a snapshot of the held state. Where the WAL cannot be read, that is
-    /// the state of the file once everything is backfilled: SQLite itself goes by the wal-index.
-    fn begin_generation(
-        &self,
-        source: &mut Source,
-        held: &Held,
-        numbers: Numbers,
-    ) -> Result<Established, FollowError> {
-        let begin = |source: &Source, held: &Held| {
-            establish::begin_generation(source, held, numbers, &self.spool, &self.outbox)
+    /// Takes apart what the replica told.
+    fn unpack(&self, origin: Origin) -> Result<(Beginning, Tools), FollowError> {
+        let Origin { epoch, tip, unshipped, table, previous, resumed, free, stored: _ } = origin;
+        for name in unshipped {
+            self.outbox.segment(name)?;
+        }
+        let setup = Setup {
+            epoch,
+            interval: self.snapshot_interval,
+            free,
+            not_before: tip.map_or(Micros(0), |tip| tip.reached.time),
+            previous,
+            resumed,
+            kept: self.kept.clone(),
+            outbox: self.outbox.clone(),
+            waker: self.waker.clone(),
         };
-        match begin(source, held) {
-            Err(EstablishError::Wal(end)) => {
-                tracing::error!(
-                    reason = %end,
-                    "the application's SQLite left a WAL that no recovery could read; backfilling it"
-                );
-                let held = source.backfill_all()?;
-                Ok(begin(source, &held)?)
-            }
-            other => Ok(other?),
+        let tools = Tools {
+            sync_interval: self.sync_interval,
+            wal_limit: self.wal_limit,
+            outbox: self.outbox.clone(),
+            spool: self.spool.clone(),
+            keeper: Keeper::new(self.folder.clone()),
+            snapshots: Snapshots::new(setup),
+        };
+        let beginning = match tip.zip(table) {
+            Some((tip, table)) => Beginning::Resume(tip, table, epoch),
+            None => Beginning::Anew,
+        };
+        Ok((beginning, tools))
+    }
+
+    /// Where recording begins. A WAL that cannot be read is backfilled first, as SQLite itself goes by
+    /// the wal-index: then the file alone is the state.
+    fn establish(
+        &self,
+        source: &mut Source,
+        held: &mut Held,
+        beginning: Beginning,
+    ) -> Result<Established, FollowError> {
+        if let Err(end) = is_readable(source, held)? {
+            tracing::error!(
+                reason = %end,
+                "the application's SQLite left a WAL that no recovery could read; backfilling it"
+            );
+            *held = source.backfill_all()?;
         }
+        let folder = self.folder.clone();
+        let grounds = Grounds { source, held, spool: &self.spool, folder };
+        Ok(match beginning {
+            Beginning::Resume(tip, table, epoch) => grounds.resume(&tip, table, epoch)?,
+            Beginning::Anew => grounds.begin()?,
+            Beginning::Doubt(recorder) => grounds.after_doubt(recorder)?,
+        })
     }
 
     /// Opens the database as soon as there is one; `None` when told to stop before.
@@ -202,35 +245,6 @@ impl Follower {
         }
     }
 
-    fn establish(
-        &self,
-        source: &mut Source,
-        held: &Held,
-        origin: Origin,
-    ) -> Result<Established, FollowError> {
-        let Origin { epoch, tip, free, .. } = origin;
-        let mut not_before = Micros(0);
-        if let Some((tip, unshipped)) = tip {
-            for name in unshipped {
-                self.outbox.segment(name)?;
-            }
-            let (generation, txid) = (tip.generation, tip.reached.txid.0);
-            match establish::resume(source, held, &tip, epoch, &self.spool)? {
-                Continuity::Proven(established) => {
-                    tracing::info!(%generation, txid, "continuing what the replica holds");
-                    return Ok(*established);
-                }
-                Continuity::Unproven(reason) => tracing::warn!(
-                    %generation, txid, %reason,
-                    "the database does not provably continue the replica: a new generation begins"
-                ),
-            }
-            not_before = tip.reached.time;
-        }
-        let numbers = Numbers { epoch, attempt: 0, txid: free, not_before };
-        self.begin_generation(source, held, numbers)
-    }
-
     fn follow(
         &self,
         source: &mut Source,
@@ -239,6 +253,7 @@ impl Follower {
     ) -> Result<End, FollowError> {
         let mut written = true;
         let mut next_place_check = Duration::ZERO;
+        let mut trouble = Trouble::default();
         loop {
             if clock::monotonic() >= next_place_check {
                 next_place_check = clock::monotonic() + PLACE_POLL;
@@ -247,53 +262,120 @@ impl Follower {
                     return Err(leave(source, tail, gone));
                 }
             }
-            // Asked before the look: what was committed before the question is in the look.
-            let stopping = self.alarm.stopping();
-            let index = published(source)?;
-            let seen = Seen {
-                now: clock::monotonic(),
-                unread: !tail.is_settled(&index),
-                settles: tail.settles(),
-                written,
-                waiting: tail.recorder.waiting(),
-                stopping,
-                max_frame: index.header.max_frame,
-                backfilled: index.backfilled,
-                wal_bytes: frame_offset(source.page_size(), index.header.max_frame),
-                parked: tail.is_parked(&index),
-                waited_for: source.is_waited_for()?,
-            };
-            written = false;
-            let done = match tail.engine.next(&seen) {
-                Action::Read => tail.read(source, &index.header),
-                Action::Move(procedure) => tail.move_lock(source, procedure),
-                Action::Seal => tail.seal(),
-                Action::Wait(time) => {
-                    // A commit that was on its way when the watch began makes no event.
-                    written = watch.begin() || watch.wait(time);
-                    Ok(())
-                }
-                Action::Sleep(time) => {
-                    clock::rest(time);
-                    watch.forget();
-                    Ok(())
-                }
-                Action::Tick(time) => {
-                    watch.end();
-                    clock::rest(time);
-                    Ok(())
-                }
-                Action::Finish => return Ok(End::Stopped),
-            };
-            match done {
+            match self.step(source, tail, watch, &mut written) {
+                Ok(None) => trouble.is_over(),
+                Ok(Some(end)) => return Ok(end),
                 Err(RecordError::Doubt(doubt)) => return Ok(End::Doubt(doubt)),
                 Err(RecordError::Source(gone @ SourceError::Gone { .. })) => {
                     return Err(leave(source, tail, gone));
                 }
-                other => other?,
+                Err(error) if error.may_pass() => trouble.is_seen(&error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
+
+    /// One look, and what it calls for.
+    fn step(
+        &self,
+        source: &mut Source,
+        tail: &mut Tail,
+        watch: &mut Watch<'_>,
+        written: &mut bool,
+    ) -> Result<Option<End>, RecordError> {
+        // Asked before the look: what was committed before the question is in the look.
+        let stopping = self.alarm.stopping() && !tail.is_unfinished();
+        let index = published(source)?;
+        let seen = Seen {
+            now: clock::monotonic(),
+            unread: !tail.is_settled(&index),
+            settles: tail.settles(),
+            written: std::mem::take(written),
+            waiting: tail.recorder.waiting(),
+            stopping,
+            max_frame: index.header.max_frame,
+            backfilled: index.backfilled,
+            wal_bytes: frame_offset(source.page_size(), index.header.max_frame),
+            parked: tail.is_parked(&index),
+            waited_for: source.is_waited_for()?,
+        };
+        tail.attend(source)?;
+        match tail.engine.next(&seen) {
+            Action::Read => tail.read(source, &index.header)?,
+            Action::Move(procedure) => tail.move_lock(source, procedure).map_err(interrupted)?,
+            Action::Seal => tail.seal()?,
+            Action::Wait(time) => {
+                // A commit that was on its way when the watch began makes no event.
+                *written = watch.begin() || watch.wait(time);
+            }
+            Action::Sleep(time) => {
+                clock::rest(time);
+                watch.forget();
+            }
+            Action::Tick(time) => {
+                watch.end();
+                clock::rest(time);
+            }
+            Action::Finish => return Ok(Some(End::Stopped)),
+        }
+        Ok(None)
+    }
+
+    /// Holds the WAL anew, with one read transaction. What is in the way may pass.
+    fn hold_again(&self, source: &mut Source) -> Result<Held, SourceError> {
+        let mut trouble = Trouble::default();
+        loop {
+            let held = source.keep_one_reader().and_then(|()| {
+                let held = source.leap()?;
+                source.end_older()?;
+                Ok(held)
+            });
+            match held {
+                Err(error) if error.may_pass() && !self.alarm.stopping() => trouble.is_seen(&error),
+                other => return other,
+            }
+        }
+    }
+}
+
+/// A failure that may pass: told once, and waited out.
+#[derive(Debug, Default)]
+struct Trouble {
+    since: Option<Duration>,
+}
+
+impl Trouble {
+    fn is_seen(&mut self, error: &dyn std::error::Error) {
+        if self.since.is_none() {
+            self.since = Some(clock::monotonic());
+            let error = telemetry::chain(error);
+            tracing::error!(%error, "NOT PROTECTED: this must pass before anything more is recorded");
+        }
+        clock::rest(TROUBLE_PAUSE);
+    }
+
+    fn is_over(&mut self) {
+        if let Some(since) = self.since.take() {
+            let seconds = clock::monotonic().saturating_sub(since).as_secs();
+            tracing::info!(seconds, "it passed: recording goes on");
+        }
+    }
+}
+
+/// Where the lock was being moved nobody knows any more what it stands on.
+fn interrupted(error: RecordError) -> RecordError {
+    if error.may_pass() {
+        let error = telemetry::chain(&error);
+        tracing::error!(%error, "cannot move the lock that keeps the WAL");
+        RecordError::Doubt(Doubt::Interrupted)
+    } else {
+        error
+    }
+}
+
+/// Whether the WAL that is held can be read to its end.
+fn is_readable(source: &Source, held: &Held) -> Result<Result<(), ScanEnd>, SourceError> {
+    Ok(Overlay::of_held(source, held)?.map(|_overlay| ()))
 }
 
 /// A database that was moved away is recorded to its end; then there is nothing to follow.

@@ -1,8 +1,11 @@
 //! Asks the replica, and the spool, where recording begins.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use genesis_snapshot::inventory::Inventory;
+use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::SegmentName;
 use genesis_wal::part::{Part, Stamp};
@@ -10,38 +13,87 @@ use genesis_wal::reader::Reader;
 use genesis_wal::segment::Sequence;
 use tokio::task::spawn_blocking;
 
+use super::capture::Known;
 use super::establish::Origin;
+use super::kept::KeptPacks;
 use super::spool::{PartFile, Spool};
+use super::table::{Sources, at_tip};
 use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError, Tip};
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::Store;
 
-/// Claims an epoch, and finds the newest state that the replica and the spool hold together.
+/// Where to ask.
+#[derive(Debug)]
+pub struct Question {
+    /// The replica.
+    pub store: Arc<dyn Store>,
+    /// The spool.
+    pub spool: Spool,
+    /// The folder of local state.
+    pub folder: PathBuf,
+    /// What an unfinished snapshot has left.
+    pub kept: KeptPacks,
+}
+
+/// Claims an epoch, and finds the newest state that the replica and the spool hold together, with the
+/// hashes of its pages.
 ///
 /// # Errors
 /// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
-pub async fn ask(store: Arc<dyn Store>, spool: Spool) -> Result<Origin, ReplicaError> {
+pub async fn ask(question: Question) -> Result<Origin, ReplicaError> {
+    let Question { store, spool, folder, kept } = question;
     let replica = Replica::open_or_create(store).await?;
     let epoch = replica.claim().await?;
     let inventory = replica.inventory().await?;
-    let tip = match replica.tip(&inventory).await {
-        Err(ReplicaError::Object(error @ ObjectError::Damaged { .. })) => {
-            tracing::error!(%error, "the tip of the replica cannot be used");
-            None
-        }
-        other => other?,
+    let tip = unless_damaged(replica.tip(&inventory).await, "the tip of the replica")?.flatten();
+    let stored = tip.map(|tip| tip.reached.txid);
+    let adopted = {
+        let spool = spool.clone();
+        let adopted = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
+        adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?
     };
-    let adopted = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
-    let adopted = adopted.map_err(io::Error::other).flatten().map_err(|source| StoreError {
-        kind: StoreErrorKind::Permanent,
-        action: "read",
-        subject: "the spool".to_owned(),
-        source: source.into(),
-    })?;
     let used = inventory.max_txid().max(adopted.highest).unwrap_or(Txid(0));
     let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
-    let stored = tip.map(|tip| tip.reached.txid);
-    Ok(Origin { epoch, tip: adopted.tip.map(|tip| (tip, adopted.unshipped)), stored, free })
+    let Adopted { tip, unshipped, .. } = adopted;
+    let sources = Sources {
+        replica: &replica,
+        inventory: &inventory,
+        spool: &spool,
+        unshipped: &unshipped,
+        folder,
+    };
+    let table = match &tip {
+        Some(tip) => at_tip(&sources, tip).await?,
+        None => None,
+    };
+    let previous = newest_manifest(&replica, &inventory).await?;
+    let mut resumed = Known::default();
+    kept.recall(&inventory, &mut resumed);
+    Ok(Origin { epoch, tip, unshipped, table, previous, resumed, stored, free })
+}
+
+/// The newest snapshot of the newest line.
+async fn newest_manifest(
+    replica: &Replica,
+    inventory: &Inventory,
+) -> Result<Option<Box<Manifest>>, ReplicaError> {
+    let line = inventory.latest_generation();
+    let Some(newest) = line.and_then(|line| line.manifests().last()) else { return Ok(None) };
+    let manifest = replica.manifest(newest.name).await.map_err(ReplicaError::Object);
+    Ok(unless_damaged(manifest, "the newest snapshot")?.map(Box::new))
+}
+
+fn unless_damaged<T>(
+    result: Result<T, ReplicaError>,
+    what: &str,
+) -> Result<Option<T>, ReplicaError> {
+    match result {
+        Err(ReplicaError::Object(error @ ObjectError::Damaged { .. })) => {
+            tracing::error!(%error, "{what} cannot be used");
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// What became of the spool.

@@ -104,6 +104,12 @@ impl Passes {
         self.missing.ones().filter_map(|block| u32::try_from(block).ok())
     }
 
+    /// Whether a block is missing.
+    #[must_use]
+    pub fn is_missing(&self, block: u32) -> bool {
+        self.missing.contains(block as usize)
+    }
+
     /// How the pages lie in blocks now.
     #[must_use]
     pub fn layout(&self) -> BlockLayout {
@@ -128,7 +134,9 @@ impl Passes {
             shorter.extend(kept);
             self.missing = shorter;
         } else {
+            let grown = self.missing.len()..blocks;
             self.missing.grow(blocks);
+            self.missing.insert_range(grown);
         }
         for last in [before, self.layout].map(BlockLayout::blocks) {
             self.miss(last.saturating_sub(1));

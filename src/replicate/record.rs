@@ -4,12 +4,12 @@
 //! may have changed closes it.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::io;
 
 use fixedbitset::FixedBitSet;
 use genesis_wal::name::SegmentName;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
-use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
 use genesis_wal::scan::{FrameRef, Transaction};
 use genesis_wal::segment::{EncodeError, TransactionHeader, TransactionKind};
@@ -45,6 +45,19 @@ pub enum RecordError {
     /// No transaction id is left.
     #[error("the last transaction id is used up")]
     TxidsExhausted,
+}
+
+impl RecordError {
+    /// Whether it may pass by itself, or when somebody mends what is outside: a full disk, a failing
+    /// one, no descriptors left.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Source(error) => error.may_pass(),
+            Self::Doubt(_) | Self::Encode(_) | Self::Outbox(_) | Self::TxidsExhausted => false,
+        }
+    }
 }
 
 /// When transactions were committed, as far as anybody can tell.
@@ -136,6 +149,12 @@ impl Recorder {
         let line = self.line.as_ref().filter(|_| self.gap.is_none())?;
         let (generation, txid, time) = (line.stamp().generation, line.last(), line.last_time());
         Some(AsOf { generation, txid, time })
+    }
+
+    /// Whether the page table is that of the state that was last seen.
+    #[must_use]
+    pub fn is_believed(&self) -> bool {
+        self.gap.as_ref().is_none_or(Gap::is_complete)
     }
 
     /// Whether a gap is open.
@@ -414,6 +433,12 @@ impl From<AdvanceError> for RecordError {
             AdvanceError::Missing(page) => Self::Doubt(Doubt::MissingPage(page)),
             AdvanceError::NoRoom(error) => Self::Local(error),
         }
+    }
+}
+
+impl From<Infallible> for RecordError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::establish::Origin;
 use super::follow::{FollowError, Follower, Stage};
+use super::kept::KeptPacks;
 use super::origin;
 use super::ship::{Outbox, Shipper};
 use super::spool::Spool;
@@ -32,6 +33,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// How long what was committed may wait for upload.
     pub sync_interval: Duration,
+    /// The time between two snapshots.
+    pub snapshot_interval: Duration,
     /// With so many bytes in the WAL the write lock may be taken to empty it; never without.
     pub wal_limit: Option<u64>,
     /// Switch the database to WAL mode if need be.
@@ -101,6 +104,7 @@ impl Session {
         let spool = Spool::open(spool_root.clone())
             .map_err(|source| StateError::Io { path: spool_root, source })?;
         let (waker, alarm) = alarm().map_err(SessionError::Descriptor)?;
+        let kept = KeptPacks::new(folder.kept_packs());
         let (outbox, shipments) = Outbox::new();
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
         let (durable_sender, durable) = watch::channel(None);
@@ -109,25 +113,33 @@ impl Session {
             path,
             set_wal: options.set_wal,
             sync_interval: options.sync_interval,
+            snapshot_interval: options.snapshot_interval,
+            folder: folder.path().to_owned(),
+            kept: kept.clone(),
             wal_limit: options.wal_limit,
             spool: spool.clone(),
             origin,
             outbox,
             stage: stage_sender,
             alarm,
+            waker: waker.clone(),
         };
         let following = spawn_follower(follower)?;
         let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));
         let question = Question {
-            store: asked,
-            spool: spool.clone(),
+            question: origin::Question {
+                store: asked,
+                spool: spool.clone(),
+                folder: folder.path().to_owned(),
+                kept,
+            },
             stage: stage.clone(),
             durable: durable_sender.clone(),
             answer: origin_sender,
         };
         let asking = tokio::spawn(question.ask());
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
-        let shipper = Shipper { store, spool, queue: shipments, durable: durable_sender };
+        let shipper = Shipper { store, spool, shipments, durable: durable_sender };
         let shipping = tokio::spawn(shipper.run());
         let parts = Parts { following, asking, shipping, waker: waker.clone() };
         let end = tokio::spawn(async move {
@@ -184,8 +196,7 @@ fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
 
 /// Asks the replica where recording begins.
 struct Question {
-    store: Arc<dyn Store>,
-    spool: Spool,
+    question: origin::Question,
     stage: watch::Receiver<Stage>,
     durable: watch::Sender<Option<Txid>>,
     answer: std_mpsc::Sender<Origin>,
@@ -197,7 +208,7 @@ impl Question {
         if self.stage.wait_for(|stage| *stage == Stage::Followed).await.is_err() {
             return Ok(());
         }
-        let origin = origin::ask(self.store, self.spool).await?;
+        let origin = origin::ask(self.question).await?;
         self.durable.send_replace(origin.stored);
         // The follower may have failed meanwhile; it says why.
         self.answer.send(origin).ok();

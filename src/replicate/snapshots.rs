@@ -50,6 +50,7 @@ pub struct Snapshots {
     /// Told when the snapshot that a line begins with is stored.
     pub(super) awaited: Option<oneshot::Sender<Txid>>,
     next: Duration,
+    paused_until: Duration,
 }
 
 /// A capture, and what it is for.
@@ -80,7 +81,7 @@ impl Snapshots {
         });
         let left = age.map_or(setup.interval, |age| setup.interval.saturating_sub(age));
         let next = clock::monotonic() + left;
-        Self { setup, attempts: 0, running: None, awaited: None, next }
+        Self { setup, attempts: 0, running: None, awaited: None, next, paused_until: Duration::ZERO }
     }
 
     /// Whether the line waits for its first snapshot to be stored.
@@ -102,12 +103,6 @@ impl Snapshots {
             return false;
         }
         true
-    }
-
-    /// How long until the next snapshot may be due.
-    #[must_use]
-    pub fn due_in(&self) -> Duration {
-        self.next.saturating_sub(clock::monotonic())
     }
 
     /// Begins to capture for a snapshot of `line`, or of a line that it begins; the blocks that it
@@ -165,10 +160,17 @@ impl Snapshots {
         self.next = clock::monotonic() + self.setup.interval;
     }
 
-    /// Gives up what is running; the next try comes after a while.
+    /// Gives up what is running; nothing is tried again for a while.
     pub fn give_up(&mut self, pause: Duration) {
         self.running = None;
-        self.next = clock::monotonic() + pause;
+        self.paused_until = clock::monotonic() + pause;
+        self.next = self.paused_until;
+    }
+
+    /// Whether nothing is to be tried yet.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        clock::monotonic() < self.paused_until
     }
 }
 

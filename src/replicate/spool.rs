@@ -129,15 +129,8 @@ impl OpenSegment {
     }
 
     /// Takes back what was appended after the first `len` bytes.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn truncate(&mut self, len: u64) -> io::Result<()> {
-        let mut file = self.file.file();
-        file.set_len(len)?;
-        file.seek(SeekFrom::Start(len))?;
+    pub fn truncate(&mut self, len: u64) {
         self.bytes = len;
-        Ok(())
     }
 
     /// Bytes appended so far.

@@ -72,6 +72,18 @@ impl StateFolder {
         Ok(Self { path, _lock: lock })
     }
 
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What an unfinished snapshot has left in this folder.
+    #[must_use]
+    pub fn kept_packs(&self) -> PathBuf {
+        self.path.join("packs")
+    }
+
     /// The spool in this folder.
     #[must_use]
     pub fn spool(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The page table: the hash of every page as of the last transaction that was seen, and their sum.
 
 mod checkpoint;
+mod keeper;
 mod mapped;
 mod rebuild;
 
@@ -11,10 +12,15 @@ use genesis_snapshot::block::BlockLayout;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use thiserror::Error;
 
-pub use checkpoint::{AsOf, Checkpoint, CheckpointError};
+pub use checkpoint::AsOf;
+use checkpoint::Checkpoint;
+pub use keeper::Keeper;
 pub use rebuild::{Sources, at_tip};
 
 use mapped::MappedHashes;
+
+/// The table's name in the folder of local state.
+const FILE_NAME: &str = "table";
 
 /// Why a table could not go on to the next state.
 #[derive(Debug, Error)]

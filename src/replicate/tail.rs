@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use genesis_wal::id::Txid;
 use genesis_wal::index::{IndexHeader, WalIndex};
 use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{ScanEnd, Scanner};
@@ -16,6 +17,10 @@ use super::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
 use super::ship::Outbox;
+use super::segments::Segments;
+use super::snapshots::Snapshots;
+use super::spool::Spool;
+use super::table::Keeper;
 use crate::clock;
 use crate::sqlite::{FrameReader, Guards, Source, SourceError};
 
@@ -29,6 +34,10 @@ const LOOKS_OF_TWO_MINDS: u32 = 100;
 /// The pause before a torn wal-index, whose writer lives, is looked at again.
 const TORN_PAUSE: Duration = Duration::from_millis(1);
 
+/// How long the write lock is tried for, to read what nothing holds, and the pause between.
+const UNHELD_PATIENCE: Duration = Duration::from_millis(500);
+const UNHELD_PAUSE: Duration = Duration::from_millis(1);
+
 /// A WAL that is being read.
 #[derive(Debug)]
 pub struct Tail {
@@ -38,9 +47,12 @@ pub struct Tail {
     pub engine: Engine,
     /// How long the application's writers were held for it.
     pub holds: HoldBook,
+    /// What it works with.
+    pub(super) tools: Tools,
+    /// When a gap that could not be closed is tried again.
+    pub(super) next_close: Duration,
     cursor: Cursor,
     ratchet: Ratchet,
-    outbox: Outbox,
     /// What is read next may have been committed while nobody looked.
     absent_since: Option<Micros>,
     /// The wal-index when everything had been read.
@@ -51,23 +63,67 @@ pub struct Tail {
     of_two_minds: Option<(Duration, u32)>,
 }
 
+/// What a tail works with.
+#[derive(Debug)]
+pub struct Tools {
+    /// How long what was committed may wait for upload.
+    pub sync_interval: Duration,
+    /// With so many bytes in the WAL the write lock may be taken to empty it.
+    pub wal_limit: Option<u64>,
+    /// Where sealed segments go.
+    pub outbox: Outbox,
+    /// Where segments are sealed.
+    pub spool: Spool,
+    /// Keeps the page table on the disk.
+    pub keeper: Keeper,
+    /// The snapshots.
+    pub snapshots: Snapshots,
+}
+
 impl Tail {
     /// Goes on from an established place.
     #[must_use]
-    pub fn new(established: Established, engine: Engine, outbox: Outbox) -> Self {
-        let Established { recorder, cursor, absent_since } = established;
+    pub fn new(established: Established, tools: Tools) -> Self {
+        let Established { recorder, cursor, absent_since, is_unheld: _ } = established;
         Self {
             recorder,
-            engine,
+            engine: Engine::new(tools.sync_interval, tools.wal_limit),
             holds: HoldBook::new(clock::monotonic()),
+            tools,
+            next_close: Duration::ZERO,
             cursor,
             ratchet: Ratchet::new(),
-            outbox,
             absent_since,
             settled: None,
             settles: 0,
             of_two_minds: None,
         }
+    }
+
+    /// What is left of it after a doubt: what was captured until then is of no use.
+    #[must_use]
+    pub fn dismantle(mut self) -> (Recorder, Tools) {
+        self.tools.snapshots.running = None;
+        (self.recorder, self.tools)
+    }
+
+    /// Whether something must be finished before the end: a gap is open, or a line waits for its first
+    /// snapshot.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.recorder.is_behind() || self.tools.snapshots.is_awaited()
+    }
+
+    /// The place up to which everything was read.
+    #[must_use]
+    pub fn position(&self) -> Option<WalPosition> {
+        self.cursor.position()
+    }
+
+    /// The wal-index as of that place.
+    #[must_use]
+    pub fn settled(&self) -> Option<IndexHeader> {
+        self.settled
     }
 
     /// Whether everything that `index` publishes has been read.
@@ -110,10 +166,44 @@ impl Tail {
     /// # Errors
     /// [`RecordError`].
     pub fn seal(&mut self) -> Result<(), RecordError> {
-        match self.recorder.seal()? {
-            Some(name) => self.outbox.segment(name).map_err(RecordError::Outbox),
-            None => Ok(()),
+        let bytes = self.recorder.waiting();
+        let Some(name) = self.recorder.seal()? else { return Ok(()) };
+        self.tools.outbox.segment(name)?;
+        if let Some(as_of) = self.recorder.as_of() {
+            self.tools.keeper.sealed(bytes, self.recorder.table(), as_of);
         }
+        Ok(())
+    }
+
+    /// Ends. What was recorded is sealed; the last transaction, if there is any.
+    #[must_use]
+    pub fn finish(self) -> Option<Txid> {
+        let Self { recorder, tools: Tools { keeper, .. }, .. } = self;
+        keeper.finish(recorder.table(), recorder.as_of());
+        recorder.line().map(Segments::last)
+    }
+
+    /// Reads what nothing holds, under the write lock: nobody restarts the WAL then.
+    ///
+    /// # Errors
+    /// [`Doubt::MovedOn`] when somebody did before, or the lock is not to be had.
+    pub fn read_unheld(&mut self, source: &mut Source, held: &WalIndex) -> Result<(), RecordError> {
+        let deadline = clock::monotonic() + UNHELD_PATIENCE;
+        while !source.lock_writes()? {
+            if clock::monotonic() > deadline {
+                return Err(RecordError::Doubt(Doubt::MovedOn));
+            }
+            clock::rest(UNHELD_PAUSE);
+        }
+        self.holds.begin(clock::monotonic());
+        let read = if published(source)?.header == held.header {
+            self.catch_up(source).map(|_| ())
+        } else {
+            Err(RecordError::Doubt(Doubt::MovedOn))
+        };
+        source.unlock_writes()?;
+        self.holds.end(clock::monotonic());
+        read
     }
 
     /// Takes the steps of a procedure that moves the lock.
@@ -227,6 +317,7 @@ impl Tail {
         }
         // Nothing is recorded before the whole of it is proven.
         let commits = u32::try_from(transactions.len()).unwrap_or(u32::MAX);
+        let mut recorded = self.cursor;
         let continued = self.cursor.advance(identity, index, commits);
         if continued.map_err(RecordError::Doubt)? == Continued::Rebuilt {
             tracing::info!("somebody rebuilt the wal-index: it counts commits anew");
@@ -241,13 +332,30 @@ impl Tail {
                 change: before.wrapping_add(number),
                 pages: transaction.pages,
             };
-            self.recorder.record(transaction, position, &mut frames, seen)?;
+            if let Err(error) = self.recorder.record(transaction, position, &mut frames, seen) {
+                // What failed may pass: reading goes on after what was recorded.
+                self.cursor = recorded;
+                self.settled = None;
+                return Err(error);
+            }
+            recorded = Cursor::at_position(source.page_size(), &position);
             if self.recorder.waiting() >= SEAL_BYTES {
-                self.seal()?;
+                self.seal_or_keep()?;
             }
         }
         self.settle(index);
         Ok(())
+    }
+
+    /// Seals; what cannot be written waits for the next time.
+    fn seal_or_keep(&mut self) -> Result<(), RecordError> {
+        match self.seal() {
+            Err(RecordError::Local(error)) => {
+                tracing::debug!(%error, "cannot seal a segment yet");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn settle(&mut self, index: &IndexHeader) {

@@ -19,7 +19,7 @@ use crate::clock;
 /// Room for events; equal ones that follow each other are one.
 const EVENTS: usize = 1024;
 
-/// The sending side: tells a follower to finish.
+/// The sending side: tells a follower to finish, or to look.
 #[derive(Debug, Clone)]
 pub struct Waker(Arc<Bell>);
 
@@ -30,8 +30,24 @@ pub struct Alarm(Arc<Bell>);
 #[derive(Debug)]
 struct Bell {
     stop: AtomicBool,
-    /// Readable for good once it was told to stop.
+    /// Readable when it was told to look, and for good once it was told to stop.
     rung: OwnedFd,
+}
+
+impl Bell {
+    fn ring(&self) -> bool {
+        let rung = rustix::io::write(&self.rung, &1u64.to_ne_bytes());
+        // A full counter is a bell that rings already.
+        matches!(rung, Ok(_) | Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Forgets that it rang, but for the word to stop.
+    fn hush(&self) {
+        if !self.stop.load(Ordering::Acquire) {
+            // Nothing to read is a bell that does not ring.
+            rustix::io::read(&self.rung, &mut [0; 8]).ok();
+        }
+    }
 }
 
 /// A waker and its alarm.
@@ -48,9 +64,14 @@ impl Waker {
     /// Asks the follower to finish.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Release);
-        if let Err(error) = rustix::io::write(&self.0.rung, &1u64.to_ne_bytes()) {
-            tracing::warn!(%error, "the follower is told to finish, and learns of it later");
+        if !self.0.ring() {
+            tracing::warn!("the follower is told to finish, and learns of it later");
         }
+    }
+
+    /// Asks the follower to look: there is something to attend to. It looks by itself, later.
+    pub fn wake(&self) {
+        self.0.ring();
     }
 }
 
@@ -61,9 +82,10 @@ impl Alarm {
         self.0.stop.load(Ordering::Acquire)
     }
 
-    /// Waits for the word to finish, at most for `time`.
+    /// Waits for a word, at most for `time`.
     pub fn wait(&self, time: Duration) {
         wait(&mut [PollFd::new(&self.0.rung, PollFlags::IN)], time);
+        self.0.hush();
     }
 }
 
@@ -127,7 +149,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits until the file is written to while it is watched, or the word comes to finish, at most
+    /// Waits until the file is written to while it is watched, or a word comes, at most
     /// for `time`; whether it was written to.
     pub fn wait(&mut self, time: Duration) -> bool {
         let Some(events) = &self.events else {
@@ -137,6 +159,7 @@ impl<'a> Watch<'a> {
         let rung = PollFd::new(&self.alarm.0.rung, PollFlags::IN);
         let mut both = [PollFd::new(events, PollFlags::IN), rung];
         wait(&mut both, time);
+        self.alarm.0.hush();
         let [written, _] = both;
         let written = !written.revents().is_empty();
         if written {

@@ -76,10 +76,10 @@ impl Packer {
         Self { stamp, attempt, known, kept, outbox, open: None, part: 0, in_flight: None }
     }
 
-    /// Whether a block with this sum of page hashes is stored, or on its way.
+    /// The blocks that are stored, or on their way.
     #[must_use]
-    pub fn knows(&self, layout: BlockLayout, block: u32, sum: StateHash) -> bool {
-        self.known.has(layout, block, sum)
+    pub fn known(&self) -> &Known {
+        &self.known
     }
 
     /// Adds a block. At most two packs are in memory.

@@ -128,7 +128,7 @@ fn read_table(
     let mut head = [0; HEAD_LEN];
     file.read_exact(&mut head).map_err(cut_off)?;
     let mut reader = Reader::new(&head);
-    if reader.bytes(MAGIC.len())? != MAGIC || reader.u32()? != VERSION {
+    if reader.take(MAGIC.len())? != MAGIC || reader.u32()? != VERSION {
         return Err(CheckpointError::Damaged("it begins like something else"));
     }
     let page_size = PageSize::new(reader.u32()?)

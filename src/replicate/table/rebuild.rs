@@ -31,10 +31,8 @@ pub struct Sources<'a> {
     pub spool: &'a Spool,
     /// Their names, in order.
     pub unshipped: &'a [SegmentName],
-    /// The folder of local state, and the checkpoint in it.
+    /// The folder of local state.
     pub folder: PathBuf,
-    /// The checkpoint.
-    pub checkpoint: PathBuf,
 }
 
 /// The table as of `tip`; `None` where nothing that is there leads to it, which is logged.
@@ -43,7 +41,7 @@ pub struct Sources<'a> {
 /// When the store or the local disk fails.
 pub async fn at_tip(sources: &Sources<'_>, tip: &Tip) -> Result<Option<PageTable>, ReplicaError> {
     let Some(line) = sources.inventory.generation(tip.generation) else { return Ok(None) };
-    match Checkpoint::read(&sources.checkpoint, &sources.folder) {
+    match Checkpoint::read(&sources.folder.join(super::FILE_NAME), &sources.folder) {
         Ok(Some((table, as_of))) if fits(&table, as_of, tip) => {
             if let Some(table) = rolled(sources, line, tip, table, as_of.txid).await? {
                 return Ok(Some(table));
