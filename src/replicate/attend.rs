@@ -20,6 +20,9 @@ use crate::sqlite::{Source, StateReader};
 /// Reports that are taken at one look.
 const REPORTS: usize = 64;
 
+/// A database of so many blocks, 16 MiB, is compared at one look.
+const FEW_BLOCKS: u32 = 256;
+
 /// The pause after a snapshot that failed.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -71,8 +74,20 @@ impl Tail {
         Ok(())
     }
 
-    /// Has the file read where pages are unconfirmed.
+    /// Has the file read where pages are unconfirmed; a small one at once.
     fn survey(&mut self, source: &Source) -> Result<(), RecordError> {
+        let layout = self.recorder.table().layout();
+        if self.tools.snapshots.running.is_none() && layout.blocks() <= FEW_BLOCKS {
+            let Some(mut state) = self.state(source)? else { return Ok(()) };
+            for block in self.recorder.unconfirmed().ones() {
+                let block = u32::try_from(block).unwrap_or(u32::MAX);
+                let Some(first) = layout.first_page(block) else { continue };
+                let mut raw = vec![0; layout.bytes(block)];
+                state.read(first, &mut raw)?;
+                self.recorder.captured(block, &hash_block(layout, block, &raw).0);
+            }
+            return self.close_gap(source);
+        }
         let is_paused = self.tools.snapshots.is_paused();
         match &mut self.tools.snapshots.running {
             None if is_paused => {}
@@ -88,7 +103,7 @@ impl Tail {
 
     /// Records what differs.
     fn close_gap(&mut self, source: &Source) -> Result<(), RecordError> {
-        if self.next_close > clock::monotonic() {
+        if self.recorder.gap_end() != Some(GapEnd::Record) || self.next_close > clock::monotonic() {
             return Ok(());
         }
         let Some(mut state) = self.state(source)? else { return Ok(()) };
@@ -247,9 +262,7 @@ impl Tail {
     fn state<'a>(&self, source: &'a Source) -> Result<Option<StateReader<'a>>, RecordError> {
         let Some(settled) = self.settled() else { return Ok(None) };
         let pages = self.recorder.table().pages();
-        let alone = settled.max_frame == 0
-            || source.index()?.is_some_and(|i| i.header == settled && self.is_parked(&i));
-        let overlay = if alone {
+        let overlay = if settled.max_frame == 0 || self.is_alone() {
             Overlay::default()
         } else {
             match Overlay::read(source, &settled, settled.max_frame)? {

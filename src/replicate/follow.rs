@@ -142,11 +142,15 @@ impl Follower {
             let established = self.establish(&mut source, &mut held, beginning)?;
             let is_unheld = established.is_unheld;
             let mut tail = Tail::new(established, tools);
-            let unheld = if is_unheld { tail.read_unheld(&mut source, &held.index) } else { Ok(()) };
-            let end = match unheld {
+            let begun = if is_unheld {
+                tail.read_unheld(&mut source, &held.index)
+            } else {
+                tail.begin(&source, &held)
+            };
+            let end = match begun {
                 Err(RecordError::Doubt(doubt)) => Ok(End::Doubt(doubt)),
-                other => other.map_err(FollowError::from)
-                    .and_then(|()| self.follow(&mut source, &mut tail, &mut watch)),
+                Err(error) if !error.may_pass() => Err(error.into()),
+                _ => self.follow(&mut source, &mut tail, &mut watch),
             };
             tail.holds.tell_all();
             let End::Doubt(doubt) = end? else { return Ok(tail.finish()) };

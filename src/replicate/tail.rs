@@ -22,7 +22,7 @@ use super::snapshots::Snapshots;
 use super::spool::Spool;
 use super::table::Keeper;
 use crate::clock;
-use crate::sqlite::{FrameReader, Guards, Source, SourceError};
+use crate::sqlite::{FrameReader, Guards, Held, Source, SourceError};
 
 /// The pause before index and file, of two minds, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -57,6 +57,8 @@ pub struct Tail {
     absent_since: Option<Micros>,
     /// The wal-index when everything had been read.
     settled: Option<IndexHeader>,
+    /// The wal-index as of which the database file alone is the state: nothing later has reached it.
+    alone_at: Option<IndexHeader>,
     /// How often that was.
     settles: u64,
     /// Since when index and file have been of two minds, and in how many looks.
@@ -95,6 +97,7 @@ impl Tail {
             ratchet: Ratchet::new(),
             absent_since,
             settled: None,
+            alone_at: None,
             settles: 0,
             of_two_minds: None,
         }
@@ -183,6 +186,28 @@ impl Tail {
         recorder.line().map(Segments::last)
     }
 
+    /// Takes in what was committed when the WAL came to be held, before anything else is read: what
+    /// comes later is recorded commit by commit if a comparison or a snapshot is made at once.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn begin(&mut self, source: &Source, held: &Held) -> Result<(), RecordError> {
+        self.alone_at = (!held.overlay).then_some(held.index.header);
+        if !self.recorder.is_behind() {
+            return Ok(());
+        }
+        while self.settled != Some(held.index.header) {
+            self.read(source, &held.index.header)?;
+        }
+        self.attend(source)
+    }
+
+    /// Whether the database file alone is the state up to which everything was read.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.settled.is_some() && self.settled == self.alone_at
+    }
+
     /// Reads what nothing holds, under the write lock: nobody restarts the WAL then.
     ///
     /// # Errors
@@ -239,6 +264,7 @@ impl Tail {
         let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
         tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
         self.engine.moved(now, parked, max_frame);
+        self.alone_at = self.settled.filter(|_| parked);
         if parked { self.check_backfill(source) } else { Ok(()) }
     }
 
