@@ -247,7 +247,9 @@ impl Tail {
             return Ok((line.last(), line.last_time()));
         }
         let setup = &self.tools.snapshots.setup;
-        let (txid, time) = (setup.free, clock::wall().max(setup.not_before));
+        // Names tell milliseconds, rounded up: a line that begins with a full one is found by it.
+        let time = clock::wall().max(setup.not_before).ceil_millis().micros();
+        let txid = setup.free;
         let (page_size, state) = (self.recorder.table().page_size(), self.recorder.table().state());
         let line = Segments::new(self.tools.spool.clone(), stamp, page_size, (txid, time, state));
         self.recorder.begin_line(line);

@@ -53,7 +53,7 @@ fn expect_a_new_start(sandbox: &Sandbox) {
 }
 
 const OTHER: &str = "sqlite3 other.db \
-     \"PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES('other');\"";
+     \"PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES('other'), (randomblob(20000));\"";
 
 #[test]
 fn replaced_by_another() {
