@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use genesis_wal::time::Micros;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Time since the first call in this process. It never goes back and is nobody's wall clock.
 #[must_use]
@@ -11,6 +12,13 @@ use genesis_wal::time::Micros;
 pub fn monotonic() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
+}
+
+/// `CLOCK_MONOTONIC`, in nanoseconds: what other processes of this machine can compare with theirs.
+#[must_use]
+pub fn machine_nanos() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// The wall clock, as far as anybody trusts it; 1970 when it stands before that.

@@ -30,7 +30,7 @@ pub enum Target {
 }
 
 /// Scenario, figure, target.
-const TARGETS: [(&str, &str, Target); 20] = [
+const TARGETS: [(&str, &str, Target); 23] = [
     ("flat-out", "commits", Target::RatioAtLeast(1.2)),
     ("flat-out", "WAL, greatest", Target::NeverAbove(64.0)),
     ("flat-out", "commit to replica, worst", Target::NeverAbove(1000.0)),
@@ -42,6 +42,9 @@ const TARGETS: [(&str, &str, Target); 20] = [
     ("operator", "checkpoints that succeeded", Target::All),
     ("operator", "checkpoint, median", Target::AtMost(50.0)),
     ("operator", "checkpoint, worst", Target::NeverAbove(500.0)),
+    ("detection", "detected at 50 commits/s, median", Target::AtMost(0.1)),
+    ("detection", "detected at 50 commits/s, p99", Target::AtMost(5.0)),
+    ("detection", "detected at 300 commits/s, median", Target::AtMost(1.0)),
     ("durable", "commit to replica, median", Target::AtMost(60.0)),
     ("cpu", "processor at 300 commits/s", Target::AtMost(5.0)),
     ("cpu", "processor when idle", Target::AtMost(0.1)),

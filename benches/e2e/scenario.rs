@@ -1,6 +1,7 @@
 //! What is measured.
 
 mod cpu;
+mod detect;
 mod durable;
 mod flat_out;
 mod holds;
@@ -62,7 +63,7 @@ impl Sides {
 }
 
 /// All of them, in order.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "flat-out",
         title: "one writer as fast as it goes, synchronous=NORMAL",
@@ -104,6 +105,13 @@ pub const SCENARIOS: [Scenario; 8] = [
         file_system: FileSystem::Disk,
         sides: Sides::All,
         run: operator::run,
+    },
+    Scenario {
+        name: "detection",
+        title: "commit to recorded, before any upload, 10 s each",
+        file_system: FileSystem::Disk,
+        sides: Sides::OnlyWith,
+        run: detect::run,
     },
     Scenario {
         name: "durable",

@@ -53,10 +53,9 @@ impl<'a> Stage<'a> {
                 .with_context(|| std::fs::read_to_string(&log.path).unwrap_or_default())?,
         };
         writer.commit(&database)?;
-        clock::rest(SETTLE);
-        // What was written to set this up is not written back during the run.
-        rustix::fs::sync();
-        Ok(Self { replicator, writer, database, replica, numbering, log, _folder: folder })
+        let stage = Self { replicator, writer, database, replica, numbering, log, _folder: folder };
+        settle();
+        Ok(stage)
     }
 
     /// Lets the application begin.
@@ -77,6 +76,12 @@ impl<'a> Stage<'a> {
         replicator.stop()?;
         Ok(std::fs::read_to_string(&self.log.path)?)
     }
+}
+
+/// Lets whoever follows come to rest. What was written until then is not written back later.
+pub fn settle() {
+    clock::rest(SETTLE);
+    rustix::fs::sync();
 }
 
 /// A replica that is watched.

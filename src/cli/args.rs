@@ -52,6 +52,8 @@ pub enum LogLevel {
     Info,
     /// Also every segment.
     Debug,
+    /// Also every look that found commits.
+    Trace,
 }
 
 impl From<LogLevel> for LevelFilter {
@@ -61,6 +63,7 @@ impl From<LogLevel> for LevelFilter {
             LogLevel::Warn => Self::WARN,
             LogLevel::Info => Self::INFO,
             LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
         }
     }
 }
