@@ -5,6 +5,7 @@
 //! after the last connection. The `-wal` carries no locks and may be opened freely.
 
 mod connection;
+mod file_system;
 mod frames;
 mod guards;
 mod locks;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use genesis_wal::page::PageSize;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::fs::statfs;
 
 use super::SourceError;
+use super::file_system::check_file_system;
 
 /// How long a connection of ours waits for a lock that somebody holds for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,9 +33,7 @@ pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> 
     if metadata.len() == 0 && !set_wal {
         return Err(SourceError::Empty { path: path.to_owned() });
     }
-    if let Some(kind) = network_file_system(path)? {
-        return Err(SourceError::NetworkFileSystem { path: path.to_owned(), kind });
-    }
+    check_file_system(path)?;
     if metadata.nlink() > 1 {
         tracing::warn!(
             database = %path.display(),
@@ -43,26 +41,6 @@ pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> 
         );
     }
     Ok(())
-}
-
-/// The name of the file system at `path`, if it is one that is shared or emulated.
-///
-/// Source: the magic numbers of statfs(2).
-fn network_file_system(path: &Path) -> Result<Option<&'static str>, SourceError> {
-    let found = statfs(path).map_err(|error| SourceError::Io {
-        action: "look at the file system of",
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
-    Ok(match found.f_type {
-        0x6969 => Some("NFS"),
-        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
-        0x0102_1997 => Some("9p"),
-        0x6573_5546 => Some("FUSE"),
-        0x00c3_6400 => Some("Ceph"),
-        0x5346_414f => Some("AFS"),
-        _ => None,
-    })
 }
 
 /// A connection that never checkpoints by itself, not even when it is the last to close.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use crate::support::{Sandbox, Sqlite, files_below};
+use crate::support::{Fuse, Sandbox, Sqlite, files_below};
 
 #[test]
 fn what_is_no_database() {
@@ -35,6 +35,30 @@ fn a_database_that_its_application_keeps_to_itself() {
     let refused = sandbox.replicate_fails(&[]).expect_code(3);
     refused.expect_words(&["app.db is locked", "locking_mode=EXCLUSIVE"]);
     application.run("INSERT INTO t VALUES('still mine');");
+}
+
+/// FUSE stands for every file system that is shared over a network, or may be: it is the only one that
+/// can be mounted without a server. The others are known by their numbers, which have a test of their
+/// own.
+#[test]
+fn a_network_file_system() {
+    let mut sandbox = Sandbox::with_database();
+    let local = sandbox.db.clone();
+    let before = std::fs::read(&local).unwrap();
+    let mounted = sandbox.path("mounted");
+    let Some(_mount) = Fuse::mount(local.parent().unwrap(), &mounted) else { return };
+    sandbox.db = mounted.join("app.db");
+    let words = ["app.db is on FUSE, where SQLite's WAL mode does not work reliably"];
+    for set_wal in [&[][..], &["--set-wal"]] {
+        sandbox.replicate_fails(set_wal).expect_code(3).expect_words(&words);
+    }
+    let mut exec = sandbox.exec_command(&[], &["touch", mounted.join("began").to_str().unwrap()]);
+    sandbox.start(&mut exec).wait().expect_code(3).expect_words(&words);
+    let mut left = files_below(local.parent().unwrap());
+    left.retain(|name| !name.starts_with(".app.db-genesis/"));
+    assert_eq!(left, ["app.db"]);
+    assert_eq!(std::fs::read(&local).unwrap(), before);
+    assert!(!sandbox.replica.exists());
 }
 
 #[test]

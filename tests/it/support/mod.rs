@@ -2,6 +2,7 @@
 
 mod application;
 mod compare;
+mod fuse;
 mod process;
 mod sandbox;
 mod trace;
@@ -9,6 +10,7 @@ mod wait;
 
 pub use application::{Application, Sqlite};
 pub use compare::{assert_same, contents, contents_of, same_bytes};
+pub use fuse::Fuse;
 pub use process::{Ended, Process};
 pub use sandbox::{Sandbox, files_below, mode};
 pub use trace::{can_trace, killed_at, traced};
