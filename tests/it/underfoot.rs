@@ -3,7 +3,9 @@
 
 use std::process::Command;
 
-use crate::support::{Ended, Process, Sandbox, Sqlite, contents_of, same_bytes};
+use crate::support::{
+    Application, Ended, Process, Sandbox, Sqlite, assert_same, contents, contents_of, same_bytes,
+};
 
 /// Commits some 3,000 times a second, to the file that it opened.
 const LOAD: &str = "
@@ -129,14 +131,35 @@ fn no_rollback_journal_while_it_is_followed() {
     replicator.stop();
     assert!(contents_of(&sandbox.restore(&[]).0).contains("'third'"));
     assert_eq!(sandbox.generations().len(), 1);
+}
 
-    // After the end it is free to: what comes back then begins anew, and nothing is claimed of it.
-    application.run("PRAGMA journal_mode=DELETE; INSERT INTO t VALUES('fourth');");
-    sandbox.replicate_fails(&[]).expect_code(3).expect_words(&["is not in WAL mode"]);
-    application.run("PRAGMA journal_mode=WAL; INSERT INTO t VALUES('fifth');");
-    let replicator = sandbox.replicate();
-    application.run("INSERT INTO t VALUES('sixth');");
-    replicator.stop();
-    let restored = contents_of(&sandbox.restore(&[]).0);
-    assert!(["'third'", "'fourth'", "'fifth'", "'sixth'"].iter().all(|row| restored.contains(row)));
+/// Once nobody follows it, a database may keep a rollback journal, and come back to a WAL of which
+/// nothing is known. However the program ended: nothing is lost, and it is said that history breaks.
+#[test]
+fn a_rollback_journal_while_nobody_follows() {
+    for end in [|replicator: Process| drop(replicator.stop()), Process::kill] {
+        let (sandbox, replicator) = replicated();
+        let mut application = sandbox.application(Sqlite::Shell);
+        end(replicator);
+        application.run("INSERT INTO t VALUES('third');");
+        application.run("PRAGMA journal_mode=DELETE; INSERT INTO t VALUES('fourth');");
+        let refused = sandbox.replicate_fails(&[]).expect_code(3);
+        refused.expect_words(&["app.db is not in WAL mode: its journal mode is delete"]);
+        application.run("DELETE FROM t WHERE a='first'; CREATE TABLE u(b);");
+        application.run("PRAGMA journal_mode=WAL; INSERT INTO u VALUES('fifth');");
+        let replicator = sandbox.replicate();
+        application.run("INSERT INTO u VALUES('sixth');");
+        let said = replicator.stop();
+        said.expect_words(&["WARN", "does not provably continue", "a new generation begins"]);
+
+        let restored = contents_of(&sandbox.restore(&[]).0);
+        let Application::Inside(connection) = sandbox.application(Sqlite::Bundled) else {
+            panic!("no connection here")
+        };
+        assert_same(&restored, &contents(&connection), "the restored database");
+        assert!(restored.contains("'fourth'") && restored.contains("'sixth'"), "{restored}");
+        let [old, _new] = &sandbox.generations()[..] else { panic!("not two generations") };
+        let before = contents_of(&sandbox.restore(&["--generation", old]).0);
+        assert!(before.contains("'second'") && !before.contains("'fourth'"), "{before}");
+    }
 }
