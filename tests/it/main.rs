@@ -27,5 +27,6 @@ mod restarts;
 mod shutdown;
 mod storm;
 mod underfoot;
+mod vanished;
 mod versions;
 mod writers;
