@@ -18,6 +18,7 @@ mod descriptors;
 mod exec;
 mod ghosts;
 mod history;
+mod idle;
 mod kill;
 mod locks;
 mod pages;
