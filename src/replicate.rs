@@ -8,6 +8,7 @@
 //! | `record`, `segments`, `table` | transactions through the page table into segments |
 //! | `attend`, `snapshots`, `capture`, `kept` | beside that: comparing pages, making snapshots |
 //! | `holds` | how long the application's writers were held |
+//! | `readback` | whether the database holds what was recorded |
 //! | `spool`, `ship` | what waits for upload, and the upload |
 //! | `session` | all of it together, started and stopped |
 
@@ -23,6 +24,7 @@ mod kept;
 mod origin;
 mod passes;
 mod ratchet;
+mod readback;
 mod record;
 mod scan;
 mod segments;

@@ -44,6 +44,9 @@ const RESPOND_PAUSE: Duration = Duration::from_millis(50);
 /// How long a checkpointer may wait while we seem to be in nobody's way.
 const PARKED_PATIENCE: Duration = Duration::from_millis(3);
 
+/// How often a slice of what is to be read back is read: half of the time is left to others.
+const READ_BACK_EVERY: Duration = Duration::from_millis(4);
+
 /// The poll while a checkpointer might come to wait for us.
 const UNPARKED_POLL: Duration = Duration::from_millis(10);
 
@@ -73,6 +76,8 @@ pub struct Seen {
     pub parked: bool,
     /// Another process holds the checkpoint and the write lock.
     pub waited_for: bool,
+    /// Pages of the database are to be compared with what was recorded, and can be.
+    pub read_back: bool,
 }
 
 /// What the driver is to do.
@@ -90,6 +95,8 @@ pub enum Action {
     Tick(Duration),
     /// Move the lock that keeps the WAL.
     Move(Procedure),
+    /// Compare some pages of the database with what was recorded.
+    ReadBack,
     /// Everything is recorded and sealed: end.
     Finish,
 }
@@ -114,6 +121,7 @@ pub struct Engine {
     /// A checkpointer that seems to wait for us: since when, and at which last frame.
     waiting: Option<(Duration, u32)>,
     last_response: Option<Duration>,
+    next_read_back: Duration,
     /// Told to finish: with so many settles everything committed by then has been read.
     last_settle: Option<u64>,
 }
@@ -143,6 +151,7 @@ impl Engine {
             last_max_frame: 0,
             waiting: None,
             last_response: None,
+            next_read_back: Duration::ZERO,
             last_settle: None,
         }
     }
@@ -187,7 +196,16 @@ impl Engine {
         if !seen.parked && self.silent_move_due(seen) == Duration::ZERO {
             return Action::Move(Procedure::Drain);
         }
-        self.pause(seen, due.unwrap_or(Duration::MAX))
+        let mut due = due.unwrap_or(Duration::MAX);
+        if seen.read_back {
+            let left = self.next_read_back.saturating_sub(seen.now);
+            if left == Duration::ZERO {
+                self.next_read_back = seen.now + READ_BACK_EVERY;
+                return Action::ReadBack;
+            }
+            due = due.min(left);
+        }
+        self.pause(seen, due)
     }
 
     /// Reads what was committed before the question, however much is committed since, seals and ends.
@@ -375,6 +393,7 @@ mod tests {
         wal_bytes: 4 << 20,
         parked: false,
         waited_for: false,
+        read_back: false,
     };
 
     #[test]
@@ -433,6 +452,18 @@ mod tests {
             (100..1100).filter(|&millis| engine.next(&waits(11, millis)) == response).count();
         assert!((15..=21).contains(&answers), "{answers}");
     }
+
+    #[test]
+    fn what_is_to_be_read_back_is_read_in_slices_behind_everything_else() {
+        let mut engine = Engine::new(INTERVAL, None);
+        let due = |millis| Seen { read_back: true, ..at(millis) };
+        assert_eq!(engine.next(&due(5000)), Action::ReadBack);
+        assert_eq!(engine.next(&due(5001)), Action::Wait(Duration::from_millis(3)));
+        assert_eq!(engine.next(&Seen { unread: true, ..due(5004) }), Action::Read);
+        assert_eq!(engine.next(&due(5004)), Action::ReadBack);
+        assert_eq!(engine.next(&at(5020)), Action::Wait(IDLE_POLL));
+    }
+
     #[test]
     fn steady_commits_do_not_keep_a_large_wal_from_being_emptied() {
         let mut engine = Engine::new(INTERVAL, Some(16 << 20));

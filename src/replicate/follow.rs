@@ -302,12 +302,14 @@ impl Follower {
             wal_bytes: frame_offset(source.page_size(), index.header.max_frame),
             parked: tail.is_parked(&index),
             waited_for: source.is_waited_for()?,
+            read_back: tail.is_read_back_due(),
         };
         tail.attend(source)?;
         match tail.engine.next(&seen) {
             Action::Read => tail.read(source, &index.header)?,
             Action::Move(procedure) => tail.move_lock(source, procedure).map_err(interrupted)?,
             Action::Seal => tail.seal()?,
+            Action::ReadBack => tail.read_back(source)?,
             Action::Wait(time) => {
                 // A commit that was on its way when the watch began makes no event.
                 *written = watch.begin() || watch.wait(time);

@@ -3,7 +3,6 @@
 //! What cannot be recorded as it comes opens a [`Gap`]: the table goes on, and one record of all that
 //! may have changed closes it.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 
@@ -19,6 +18,7 @@ use thiserror::Error;
 use super::cursor::Doubt;
 use super::gap::Gap;
 use super::passes::Passes;
+use super::readback::{Misplaced, ReadBack};
 use super::segments::{Images, PART_BYTES, Segments, SegmentsError};
 use super::ship::ShippingEnded;
 use super::table::{AdvanceError, AsOf, PageTable};
@@ -89,8 +89,7 @@ pub struct Recorder {
     gap: Option<Gap>,
     /// What a running snapshot still needs.
     passes: Option<Passes>,
-    /// Pages written since the database file was last known to hold all of them.
-    touched: HashSet<PageNumber>,
+    read_back: ReadBack,
 }
 
 /// What a transaction wrote.
@@ -105,7 +104,8 @@ impl Recorder {
     /// A recorder of what follows the end of `line`, whose pages `table` describes.
     #[must_use]
     pub fn continuing(table: PageTable, line: Segments) -> Self {
-        Self { table, line: Some(line), gap: None, passes: None, touched: HashSet::new() }
+        let read_back = ReadBack::new(table.page_size());
+        Self { table, line: Some(line), gap: None, passes: None, read_back }
     }
 
     /// A recorder of what has become of the end of `line` while nobody looked. The database has `pages`
@@ -128,7 +128,8 @@ impl Recorder {
     pub fn beginning(mut table: PageTable, pages: u32) -> io::Result<Self> {
         table.resize(pages)?;
         let gap = Some(Gap::unknown(pages, Micros(0)));
-        Ok(Self { table, line: None, gap, passes: None, touched: HashSet::new() })
+        let read_back = ReadBack::new(table.page_size());
+        Ok(Self { table, line: None, gap, passes: None, read_back })
     }
 
     /// The line that is recorded on.
@@ -341,23 +342,37 @@ impl Recorder {
         }
     }
 
-    /// Pages that the database file does not hold as they were recorded. To be asked when everything
-    /// recorded has been backfilled, and nothing else can be.
+    /// Learns that the lock was parked.
+    pub fn park(&mut self) {
+        self.read_back.park();
+    }
+
+    /// Whether pages are to be read back.
+    #[must_use]
+    pub fn is_read_back_due(&self) -> bool {
+        self.read_back.is_due()
+    }
+
+    /// Reads some pages back. Only while the lock is parked.
     ///
     /// # Errors
-    /// When the file cannot be read; the pages are looked at again then.
-    pub fn misplaced(&mut self, source: &Source) -> Result<Vec<PageNumber>, SourceError> {
-        let mut buffer = vec![0; self.table.page_size().bytes()];
-        let mut misplaced = Vec::new();
-        for &page in &self.touched {
-            let Some(recorded) = self.table.hash(page) else { continue };
-            source.read_page(page, &mut buffer)?;
-            if PageHash::of(page, &buffer) != recorded {
-                misplaced.push(page);
-            }
-        }
-        self.touched.clear();
-        Ok(misplaced)
+    /// When the database file cannot be read.
+    pub fn read_back(&mut self, source: &Source) -> Result<Misplaced, SourceError> {
+        self.read_back.read_slice(&self.table, |page, buffer| source.read_page(page, buffer))
+    }
+
+    /// Reads those pages back that a transaction is about to change. Only while the lock is parked.
+    ///
+    /// # Errors
+    /// When the database file cannot be read.
+    pub fn read_back_before(
+        &mut self,
+        transaction: &Transaction,
+        source: &Source,
+    ) -> Result<Misplaced, SourceError> {
+        let pages = transaction.images.iter().map(|image| image.page);
+        self.read_back
+            .read_before(pages, &self.table, |page, buffer| source.read_page(page, buffer))
     }
 
     /// Ends the open segment and puts it into the spool; `None` when nothing was recorded.
@@ -410,7 +425,7 @@ impl Recorder {
             self.table.advance(images, pages)?;
         }
         let written = || images.iter().map(|image| image.0);
-        self.touched.extend(written());
+        self.read_back.record(written());
         if let Some(passes) = &mut self.passes {
             passes.touch(written(), pages);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use genesis_wal::id::Txid;
 use genesis_wal::index::{IndexHeader, WalIndex};
 use genesis_wal::position::{WalIdentity, WalPosition};
-use genesis_wal::scan::{ScanEnd, Scanner};
+use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
 use super::cursor::{Continued, Cursor, Doubt, Next};
@@ -14,6 +14,7 @@ use super::engine::{Engine, SEAL_BYTES};
 use super::establish::Established;
 use super::holds::HoldBook;
 use super::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
+use super::readback::Misplaced;
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
 use super::ship::Outbox;
@@ -265,21 +266,26 @@ impl Tail {
         tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
         self.engine.moved(now, parked, max_frame);
         self.alone_at = self.settled.filter(|_| parked);
-        if parked { self.check_backfill(source) } else { Ok(()) }
+        if parked {
+            self.recorder.park();
+            self.read_back(source)?;
+        }
+        Ok(())
     }
 
-    /// Compares what was backfilled with what was recorded. On read mark 0 after a full backfill the
-    /// file is the recorded state and stands still. An SQLite with the WAL-reset bug loses commits on
-    /// this way; what was recorded is right then, and the database is not.
-    fn check_backfill(&mut self, source: &Source) -> Result<(), RecordError> {
-        let misplaced = self.recorder.misplaced(source)?;
-        if let Some(first) = misplaced.first() {
-            tracing::error!(
-                pages = misplaced.len(),
-                first = first.get(),
-                "THE DATABASE FILE LOST COMMITS on their way out of the WAL, as an SQLite before 3.51.3 \
-                 can; the replica has them: restore it, and update the application's SQLite"
-            );
+    /// Whether the database file can be compared with what was recorded, and is to be.
+    #[must_use]
+    pub fn is_read_back_due(&self) -> bool {
+        self.ratchet.is_parked() && self.recorder.is_read_back_due()
+    }
+
+    /// Compares some pages of the database file with what was recorded.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read_back(&mut self, source: &Source) -> Result<(), RecordError> {
+        if self.is_read_back_due() {
+            alarm(self.recorder.read_back(source)?);
         }
         Ok(())
     }
@@ -326,6 +332,15 @@ impl Tail {
         }
     }
 
+    fn read_back_before(
+        &mut self,
+        transaction: &Transaction,
+        source: &Source,
+    ) -> Result<(), RecordError> {
+        alarm(self.recorder.read_back_before(transaction, source)?);
+        Ok(())
+    }
+
     fn scan(
         &mut self,
         source: &Source,
@@ -358,7 +373,11 @@ impl Tail {
                 change: before.wrapping_add(number),
                 pages: transaction.pages,
             };
-            if let Err(error) = self.recorder.record(transaction, position, &mut frames, seen) {
+            let before =
+                if self.is_read_back_due() { self.read_back_before(transaction, source) } else { Ok(()) };
+            let done = before
+                .and_then(|()| self.recorder.record(transaction, position, &mut frames, seen));
+            if let Err(error) = done {
                 // What failed may pass: reading goes on after what was recorded.
                 self.cursor = recorded;
                 self.settled = None;
@@ -404,6 +423,18 @@ impl Tail {
         }
         clock::rest(LOOK_AGAIN);
         Ok(())
+    }
+}
+
+/// Says that the database file does not hold what was recorded.
+fn alarm(misplaced: Misplaced) {
+    if let Misplaced { pages, first: Some(first) } = misplaced {
+        tracing::error!(
+            pages,
+            first = first.get(),
+            "THE DATABASE FILE LOST COMMITS on their way out of the WAL, as an SQLite before 3.51.3 \
+             can; the replica has them: restore it, and update the application's SQLite"
+        );
     }
 }
 

@@ -102,12 +102,9 @@ fn an_operator_with_patience_empties_the_wal_under_load() {
     assert_eq!(sandbox.generations().len(), 1);
 }
 
-/// A checkpoint whose writes never arrive, as it is to the database when an old SQLite resets a WAL
-/// under it: the replica keeps the commits, and says that the database has lost them.
-#[test]
-fn commits_that_a_checkpoint_loses_are_alarmed() {
-    let sandbox = Sandbox::with_database();
-    let mut application = sandbox.application(Sqlite::Shell);
+/// Replicates with checkpoints whose writes never arrive, as it is to the database when an old SQLite
+/// resets a WAL under them.
+fn replicate_with_lost_checkpoints(sandbox: &Sandbox) -> Process {
     let mut strace = Command::new("strace");
     strace
         .args(["-f", "-o", "/dev/null", "-e", "inject=pwrite64:retval=4096", "-P"])
@@ -117,10 +114,38 @@ fn commits_that_a_checkpoint_loses_are_alarmed() {
     let mut replicator = sandbox.start(&mut strace);
     replicator.wait_until_followed();
     sandbox.wait_for_txid(1);
+    replicator
+}
+
+/// The replica keeps the commits, and says that the database has lost them.
+#[test]
+fn commits_that_a_checkpoint_loses_are_alarmed() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let mut replicator = replicate_with_lost_checkpoints(&sandbox);
     application.run("INSERT INTO t VALUES('lost');");
     replicator.wait_for_log("LOST COMMITS");
     drop(replicator);
     assert!(contents_of(&sandbox.restore(&[]).0).contains("lost"));
+}
+
+/// Much is read back a little at a time, and none of it is left out.
+#[test]
+fn every_page_that_a_checkpoint_loses_is_found() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let replicator = replicate_with_lost_checkpoints(&sandbox);
+    application.run("PRAGMA wal_autocheckpoint=0; INSERT INTO t VALUES(randomblob(4092 * 3000));");
+    wait_until("3,000 lost pages", || {
+        let log = replicator.log();
+        let alarms = log.lines().filter_map(|line| line.split_once("LOST COMMITS"));
+        let pages = |(_, alarm): (&str, &str)| -> u64 {
+            let pages = alarm.split("pages=").nth(1).unwrap();
+            pages.split(' ').next().unwrap().parse().unwrap()
+        };
+        let found: Vec<_> = alarms.map(pages).collect();
+        (found.len() > 1 && found.iter().sum::<u64>() >= 3000).then_some(())
+    });
 }
 
 #[test]

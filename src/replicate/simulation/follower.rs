@@ -386,6 +386,7 @@ impl Life {
                     self.sim.rest(time).await;
                     Ok(())
                 }
+                Action::ReadBack => panic!("there is no file to be read back"),
                 Action::Finish => panic!("nobody told it to stop"),
             };
             if let Err(doubt) = doubted {
@@ -409,6 +410,7 @@ impl Life {
             wal_bytes: u64::from(index.header.max_frame),
             parked: self.ratchet.is_parked() && index.backfilled == index.header.max_frame,
             waited_for,
+            read_back: false,
         }
     }
 
