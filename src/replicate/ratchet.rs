@@ -17,9 +17,15 @@
 //!   everything is backfilled leap onto read mark 0; if that does not help in time, hand the lock over
 //!   to a pin on a free read slot, which limits no backfill, until the backfill is done.
 
+mod guards;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use genesis_wal::index::WalIndex;
+
+pub use guards::{Guard, Holds};
 
 /// The pause before the write lock is tried again, and how long it is tried.
 const WRITE_PAUSE: Duration = Duration::from_micros(20);
@@ -79,55 +85,6 @@ pub struct Outcome {
     pub index: WalIndex,
     /// Whether another process holds both the checkpoint and the write lock.
     pub waited_for: bool,
-}
-
-/// One of the locks that keep the WAL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Guard {
-    /// Not held.
-    #[default]
-    Free,
-    /// Held, and not everything was copied since.
-    Fresh,
-    /// Held, and everything that was committed when it was acquired has been copied since.
-    Proven,
-}
-
-/// The locks that keep the WAL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Holds {
-    /// The older read transaction.
-    pub older: Guard,
-    /// The newer read transaction.
-    pub newer: Guard,
-    /// The pin on a read slot.
-    pub pin: Guard,
-    /// The write lock.
-    pub write: Guard,
-}
-
-impl Holds {
-    fn copied(&mut self) {
-        for guard in [&mut self.older, &mut self.newer, &mut self.pin, &mut self.write] {
-            if *guard == Guard::Fresh {
-                *guard = Guard::Proven;
-            }
-        }
-    }
-
-    fn begin(&mut self) {
-        let free = if self.older == Guard::Free { &mut self.older } else { &mut self.newer };
-        *free = Guard::Fresh;
-    }
-
-    fn end(&mut self) {
-        self.older = std::mem::take(&mut self.newer);
-    }
-
-    /// Whether a successor that was proven is held.
-    fn is_kept(self) -> bool {
-        [self.older, self.newer, self.pin, self.write].contains(&Guard::Proven)
-    }
 }
 
 /// Which procedure.
@@ -397,79 +354,4 @@ fn step_of(at: At, run: &Run, now: Duration) -> Step {
 
 fn is_full(index: &WalIndex) -> bool {
     index.backfilled == index.header.max_frame
-}
-
-#[cfg(test)]
-mod tests {
-    use genesis_wal::checksum::Checksum;
-    use genesis_wal::header::Salts;
-    use genesis_wal::index::IndexHeader;
-
-    use super::*;
-
-    fn index(max_frame: u32, backfilled: u32) -> WalIndex {
-        let header = IndexHeader {
-            change: max_frame,
-            page_size: None,
-            max_frame,
-            pages: 1,
-            frame_checksum: Checksum(max_frame, 0),
-            salts: Salts([1; 8]),
-        };
-        WalIndex { header, backfilled, read_marks: [0; 5], backfill_attempted: backfilled }
-    }
-
-    fn outcome(done: bool, index: WalIndex) -> Outcome {
-        Outcome { now: Duration::ZERO, done, index, waited_for: false }
-    }
-
-    /// Runs a procedure over a WAL that stands still; a checkpoint backfills it up to `reach`.
-    fn run(ratchet: &mut Ratchet, procedure: Procedure, reach: u32) -> Vec<Step> {
-        let mut wal = index(1000, 0);
-        let mut steps = vec![ratchet.start(procedure, Duration::ZERO)];
-        while let Some(&step) = steps.last().filter(|step| **step != Step::Finished) {
-            if matches!(step, Step::Checkpoint(_)) {
-                wal.backfilled = reach;
-            }
-            steps.push(ratchet.next(&outcome(true, wal)));
-        }
-        steps
-    }
-
-    #[test]
-    fn a_drain_that_reaches_the_end_parks_on_one_reader() {
-        let mut ratchet = Ratchet::new();
-        let steps = run(&mut ratchet, Procedure::Drain, 1000);
-        let leap = [Step::Begin, Step::Copy, Step::End];
-        let checkpoint = [Step::Checkpoint(Duration::ZERO)];
-        assert_eq!(steps, [&leap[..], &checkpoint, &leap, &[Step::Finished]].concat());
-        assert!(ratchet.is_parked());
-        assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
-    }
-
-    #[test]
-    fn a_drain_that_others_stand_in_the_way_of_gives_up_after_two_rounds() {
-        let mut ratchet = Ratchet::new();
-        let steps = run(&mut ratchet, Procedure::Drain, 999);
-        let checkpoints = steps.iter().filter(|step| matches!(step, Step::Checkpoint(_)));
-        assert_eq!(checkpoints.count(), usize::from(ROUNDS));
-        assert!(!ratchet.is_parked());
-    }
-
-    #[test]
-    fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
-        let mut ratchet = Ratchet::new();
-        let steps = run(&mut ratchet, Procedure::Force, 999);
-        assert!(steps.contains(&Step::Write(Duration::ZERO)));
-        assert_eq!(steps.iter().rev().nth(1), Some(&Step::Rollback));
-        assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
-    }
-
-    #[test]
-    fn nothing_is_given_up_when_no_reader_can_begin() {
-        let mut ratchet = Ratchet::new();
-        ratchet.start(Procedure::Drain, Duration::ZERO);
-        assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
-        assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
-    }
 }

@@ -1,0 +1,73 @@
+//! What each procedure does step by step.
+
+use genesis_wal::checksum::Checksum;
+use genesis_wal::header::Salts;
+use genesis_wal::index::IndexHeader;
+
+use super::*;
+
+fn index(max_frame: u32, backfilled: u32) -> WalIndex {
+    let header = IndexHeader {
+        change: max_frame,
+        page_size: None,
+        max_frame,
+        pages: 1,
+        frame_checksum: Checksum(max_frame, 0),
+        salts: Salts([1; 8]),
+    };
+    WalIndex { header, backfilled, read_marks: [0; 5], backfill_attempted: backfilled }
+}
+
+fn outcome(done: bool, index: WalIndex) -> Outcome {
+    Outcome { now: Duration::ZERO, done, index, waited_for: false }
+}
+
+/// Runs a procedure over a WAL that stands still; a checkpoint backfills it up to `reach`.
+fn run(ratchet: &mut Ratchet, procedure: Procedure, reach: u32) -> Vec<Step> {
+    let mut wal = index(1000, 0);
+    let mut steps = vec![ratchet.start(procedure, Duration::ZERO)];
+    while let Some(&step) = steps.last().filter(|step| **step != Step::Finished) {
+        if matches!(step, Step::Checkpoint(_)) {
+            wal.backfilled = reach;
+        }
+        steps.push(ratchet.next(&outcome(true, wal)));
+    }
+    steps
+}
+
+#[test]
+fn a_drain_that_reaches_the_end_parks_on_one_reader() {
+    let mut ratchet = Ratchet::new();
+    let steps = run(&mut ratchet, Procedure::Drain, 1000);
+    let leap = [Step::Begin, Step::Copy, Step::End];
+    let checkpoint = [Step::Checkpoint(Duration::ZERO)];
+    assert_eq!(steps, [&leap[..], &checkpoint, &leap, &[Step::Finished]].concat());
+    assert!(ratchet.is_parked());
+    assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+}
+
+#[test]
+fn a_drain_that_others_stand_in_the_way_of_gives_up_after_two_rounds() {
+    let mut ratchet = Ratchet::new();
+    let steps = run(&mut ratchet, Procedure::Drain, 999);
+    let checkpoints = steps.iter().filter(|step| matches!(step, Step::Checkpoint(_)));
+    assert_eq!(checkpoints.count(), usize::from(ROUNDS));
+    assert!(!ratchet.is_parked());
+}
+
+#[test]
+fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
+    let mut ratchet = Ratchet::new();
+    let steps = run(&mut ratchet, Procedure::Force, 999);
+    assert!(steps.contains(&Step::Write(Duration::ZERO)));
+    assert_eq!(steps.iter().rev().nth(1), Some(&Step::Rollback));
+    assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+}
+
+#[test]
+fn nothing_is_given_up_when_no_reader_can_begin() {
+    let mut ratchet = Ratchet::new();
+    ratchet.start(Procedure::Drain, Duration::ZERO);
+    assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
+    assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+}
