@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod consolidate;
 pub mod inventory;
 pub mod manifest;
 pub mod pack;

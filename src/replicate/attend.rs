@@ -116,7 +116,13 @@ impl Tail {
             }
             other => other?,
         };
-        if self.tools.snapshots.running.as_ref().is_some_and(|r| matches!(r.goal, Goal::Survey { .. })) {
+        if self
+            .tools
+            .snapshots
+            .running
+            .as_ref()
+            .is_some_and(|r| matches!(r.goal, Goal::Survey { .. }))
+        {
             self.tools.snapshots.running = None;
         }
         let Some(closed) = closed else { return Ok(()) };

@@ -145,7 +145,8 @@ impl Capture {
         let stop = Arc::new(AtomicBool::new(false));
         let desk = Desk { reports: sender, waker, stop: Arc::clone(&stop) };
         let run = move || {
-            let ended = pool().and_then(|pool| Worker { file, packer, desk: &desk, pool }.run(&received));
+            let ended =
+                pool().and_then(|pool| Worker { file, packer, desk: &desk, pool }.run(&received));
             if let Err(error) = ended {
                 // Nobody is told when nobody is there.
                 desk.tell(Report::Failed(error)).ok();
@@ -235,7 +236,8 @@ fn pool() -> Result<rayon::ThreadPool, CaptureError> {
 fn be_idle() {
     let lowest = ThreadPriorityValue::try_from(0).map(ThreadPriority::Crossplatform);
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let set = lowest.map(|lowest| set_thread_priority_and_policy(thread_native_id(), lowest, policy));
+    let set =
+        lowest.map(|lowest| set_thread_priority_and_policy(thread_native_id(), lowest, policy));
     if !matches!(set, Ok(Ok(()))) {
         tracing::debug!("cannot lower the priority of a thread");
     }
@@ -271,7 +273,8 @@ impl Worker<'_> {
     }
 
     fn sweep(&mut self, layout: BlockLayout, blocks: &FixedBitSet) -> Result<(), CaptureError> {
-        let blocks: Vec<u32> = blocks.ones().filter_map(|block| u32::try_from(block).ok()).collect();
+        let blocks: Vec<u32> =
+            blocks.ones().filter_map(|block| u32::try_from(block).ok()).collect();
         for batch in blocks.chunks(BATCH) {
             if self.desk.is_stopped() {
                 return Err(CaptureError::Abandoned);

@@ -189,4 +189,3 @@ impl Grounds<'_> {
         Segments::new(self.spool.clone(), stamp, tip.page_size, end)
     }
 }
-

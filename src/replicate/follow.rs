@@ -69,10 +69,7 @@ impl FollowError {
     /// Whether this is only the consequence of a failure on the replica's side.
     #[must_use]
     pub fn is_for_want_of_a_replica(&self) -> bool {
-        matches!(
-            self,
-            Self::NoReplica(_) | Self::Record(RecordError::Outbox(_))
-        )
+        matches!(self, Self::NoReplica(_) | Self::Record(RecordError::Outbox(_)))
     }
 }
 
@@ -110,11 +107,11 @@ pub struct Follower {
 /// From where following begins.
 enum Beginning {
     /// From the tip of the replica.
-    Resume(Tip, PageTable, Epoch),
+    Resume(Box<(Tip, PageTable)>, Epoch),
     /// With a database of which nothing is known.
     Anew,
     /// Again, with what is known less believed.
-    Doubt(Recorder),
+    Doubt(Box<Recorder>),
 }
 
 /// How following a WAL ended.
@@ -159,7 +156,7 @@ impl Follower {
                 "what follows does not provably continue what was recorded: comparing every page"
             );
             let (recorder, spare) = tail.dismantle();
-            (beginning, tools) = (Beginning::Doubt(recorder), spare);
+            (beginning, tools) = (Beginning::Doubt(Box::new(recorder)), spare);
             held = self.hold_again(&mut source)?;
         }
     }
@@ -190,7 +187,7 @@ impl Follower {
             snapshots: Snapshots::new(setup),
         };
         let beginning = match tip.zip(table) {
-            Some((tip, table)) => Beginning::Resume(tip, table, epoch),
+            Some(known) => Beginning::Resume(Box::new(known), epoch),
             None => Beginning::Anew,
         };
         Ok((beginning, tools))
@@ -214,9 +211,12 @@ impl Follower {
         let folder = self.folder.clone();
         let grounds = Grounds { source, held, spool: &self.spool, folder };
         Ok(match beginning {
-            Beginning::Resume(tip, table, epoch) => grounds.resume(&tip, table, epoch)?,
+            Beginning::Resume(known, epoch) => {
+                let (tip, table) = *known;
+                grounds.resume(&tip, table, epoch)?
+            }
             Beginning::Anew => grounds.begin()?,
-            Beginning::Doubt(recorder) => grounds.after_doubt(recorder)?,
+            Beginning::Doubt(recorder) => grounds.after_doubt(*recorder)?,
         })
     }
 

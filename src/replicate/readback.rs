@@ -165,11 +165,12 @@ mod tests {
     /// The table of a file in which every page arrived, and a read-back of these pages.
     fn recorded(pages: &[u32]) -> (PageTable, ReadBack) {
         let size = PageSize::new(512).unwrap();
-        let mut table = PageTable::new(size);
+        let mut table = PageTable::new(size, tempfile::tempfile().unwrap());
+        table.resize(PAGES).unwrap();
         let mut buffer = vec![0; size.bytes()];
         for page in (1..=PAGES).map(page) {
             fill(page, &mut buffer);
-            table.push(PageHash::of(page, &buffer));
+            table.set(page, PageHash::of(page, &buffer));
         }
         let mut read_back = ReadBack::new(size);
         read_back.record(pages.iter().copied().map(page));
@@ -245,7 +246,7 @@ mod tests {
     fn a_page_that_was_cut_off_is_not_looked_for() {
         let (mut table, mut read_back) = recorded(&[2, PAGES]);
         read_back.park();
-        table.advance([], PAGES - 1).unwrap();
+        table.advance(&[], PAGES - 1).unwrap();
         assert_eq!(read(&mut read_back, &table, 9, PAGES), (vec![2], Misplaced::default()));
         assert!(!read_back.is_due());
     }

@@ -415,7 +415,11 @@ impl Recorder {
     }
 
     /// Moves the page table on.
-    fn advance(&mut self, images: &[(PageNumber, PageHash)], pages: u32) -> Result<(), RecordError> {
+    fn advance(
+        &mut self,
+        images: &[(PageNumber, PageHash)],
+        pages: u32,
+    ) -> Result<(), RecordError> {
         if self.gap.as_ref().is_some_and(|gap| !gap.is_counted()) {
             self.table.resize(pages)?;
             for &(page, hash) in images {

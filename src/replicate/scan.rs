@@ -42,7 +42,6 @@ pub struct Overlay {
     newest: HashMap<PageNumber, u32>,
     /// The last transaction that went in.
     end: Option<(u32, Checksum)>,
-    pages: u32,
     commits_after: u32,
 }
 
@@ -91,12 +90,6 @@ impl Overlay {
         self.end
     }
 
-    /// Pages after that commit.
-    #[must_use]
-    pub fn pages(&self) -> u32 {
-        self.pages
-    }
-
     /// Commits in the WAL after that one.
     #[must_use]
     pub fn commits_after(&self) -> u32 {
@@ -115,6 +108,5 @@ impl Overlay {
     fn add(&mut self, transaction: &Transaction) {
         self.newest.extend(transaction.images.iter().map(|image| (image.page, image.frame)));
         self.end = Some((transaction.frame, transaction.checksum));
-        self.pages = transaction.pages;
     }
 }

@@ -127,7 +127,7 @@ impl Session {
         let following = spawn_follower(follower)?;
         let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));
         let question = Question {
-            question: origin::Question {
+            about: origin::Question {
                 store: asked,
                 spool: spool.clone(),
                 folder: folder.path().to_owned(),
@@ -196,7 +196,7 @@ fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
 
 /// Asks the replica where recording begins.
 struct Question {
-    question: origin::Question,
+    about: origin::Question,
     stage: watch::Receiver<Stage>,
     durable: watch::Sender<Option<Txid>>,
     answer: std_mpsc::Sender<Origin>,
@@ -208,7 +208,7 @@ impl Question {
         if self.stage.wait_for(|stage| *stage == Stage::Followed).await.is_err() {
             return Ok(());
         }
-        let origin = origin::ask(self.question).await?;
+        let origin = origin::ask(self.about).await?;
         self.durable.send_replace(origin.stored);
         // The follower may have failed meanwhile; it says why.
         self.answer.send(origin).ok();

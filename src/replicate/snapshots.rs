@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
+use genesis_snapshot::consolidate::consolidate;
 use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::part::Stamp;
@@ -81,7 +82,14 @@ impl Snapshots {
         });
         let left = age.map_or(setup.interval, |age| setup.interval.saturating_sub(age));
         let next = clock::monotonic() + left;
-        Self { setup, attempts: 0, running: None, awaited: None, next, paused_until: Duration::ZERO }
+        Self {
+            setup,
+            attempts: 0,
+            running: None,
+            awaited: None,
+            next,
+            paused_until: Duration::ZERO,
+        }
     }
 
     /// Whether the line waits for its first snapshot to be stored.
@@ -122,6 +130,9 @@ impl Snapshots {
         let mut known = std::mem::take(&mut self.setup.resumed);
         if let Some(previous) = &self.setup.previous {
             known.add_manifest(previous);
+            for block in consolidate(previous) {
+                known.forget(block);
+            }
         }
         let layout = table.layout();
         let mut missing = FixedBitSet::with_capacity(layout.blocks() as usize);

@@ -185,7 +185,10 @@ mod tests {
     #[test]
     fn growth_by_a_page_that_was_not_written_is_refused_and_changes_nothing() {
         let mut table = table(&[1]);
-        assert_eq!(missing(table.advance(&[(page(1), PageHash(9)), (page(3), PageHash(1))], 3)), page(2));
+        assert_eq!(
+            missing(table.advance(&[(page(1), PageHash(9)), (page(3), PageHash(1))], 3)),
+            page(2)
+        );
         assert_eq!(missing(table.advance(&[(page(2), PageHash(1))], 3)), page(3));
         assert_eq!((table.state(), table.pages()), (StateHash(1), 1));
     }

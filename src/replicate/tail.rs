@@ -17,8 +17,8 @@ use super::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use super::readback::Misplaced;
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
-use super::ship::Outbox;
 use super::segments::Segments;
+use super::ship::Outbox;
 use super::snapshots::Snapshots;
 use super::spool::Spool;
 use super::table::Keeper;
@@ -373,8 +373,11 @@ impl Tail {
                 change: before.wrapping_add(number),
                 pages: transaction.pages,
             };
-            let before =
-                if self.is_read_back_due() { self.read_back_before(transaction, source) } else { Ok(()) };
+            let before = if self.is_read_back_due() {
+                self.read_back_before(transaction, source)
+            } else {
+                Ok(())
+            };
             let done = before
                 .and_then(|()| self.recorder.record(transaction, position, &mut frames, seen));
             if let Err(error) = done {

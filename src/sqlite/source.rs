@@ -11,11 +11,11 @@ use genesis_wal::index::{IndexError, WalIndex};
 use genesis_wal::page::{PageNumber, PageSize};
 use rusqlite::Connection;
 
-use super::{PageFile, SourceError};
 use super::connection::{
     begin, check_file, check_journal_mode, connect, connect_impatiently, page_size, sqlite,
 };
 use super::frames::read_at_most;
+use super::{PageFile, SourceError};
 
 /// How often the wal-index is read again while a writer is between its two copies.
 const INDEX_RETRIES: u32 = 1000;

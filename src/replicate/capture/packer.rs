@@ -66,13 +66,7 @@ impl Packer {
     /// The packs of this writer's snapshot number `attempt`. Blocks that are known are not stored
     /// again.
     #[must_use]
-    pub fn new(
-        stamp: Stamp,
-        attempt: u32,
-        known: Known,
-        kept: KeptPacks,
-        outbox: Outbox,
-    ) -> Self {
+    pub fn new(stamp: Stamp, attempt: u32, known: Known, kept: KeptPacks, outbox: Outbox) -> Self {
         Self { stamp, attempt, known, kept, outbox, open: None, part: 0, in_flight: None }
     }
 
@@ -121,7 +115,8 @@ impl Packer {
         let Snapshot { layout, txid, time, position, state, parent } = snapshot;
         let (packs, blocks) = self.known.assemble(layout).map_err(CaptureError::Missing)?;
         let stamp = self.stamp;
-        let manifest = Manifest { layout, stamp, txid, position, time, state, parent, packs, blocks };
+        let manifest =
+            Manifest { layout, stamp, txid, position, time, state, parent, packs, blocks };
         let name = ManifestName {
             generation: stamp.generation,
             txid,
@@ -154,7 +149,8 @@ impl Packer {
         self.known.add(PackRef { name, size: object.len() as u64 }, layout, &entries);
         let object = Bytes::from(object);
         let footer = part::trailing_len(&object).unwrap_or(0);
-        let footer = Bytes::copy_from_slice(object.get(object.len() - footer..).unwrap_or_default());
+        let footer =
+            Bytes::copy_from_slice(object.get(object.len() - footer..).unwrap_or_default());
         let stored = self.outbox.object(ObjectName::from(name), object)?;
         self.in_flight = Some((stored, name, footer));
         Ok(())

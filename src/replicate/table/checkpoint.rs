@@ -121,10 +121,7 @@ fn encode_head(table: &PageTable, as_of: AsOf) -> Vec<u8> {
     head
 }
 
-fn read_table(
-    file: &mut impl Read,
-    folder: &Path,
-) -> Result<(PageTable, AsOf), CheckpointError> {
+fn read_table(file: &mut impl Read, folder: &Path) -> Result<(PageTable, AsOf), CheckpointError> {
     let mut head = [0; HEAD_LEN];
     file.read_exact(&mut head).map_err(cut_off)?;
     let mut reader = Reader::new(&head);

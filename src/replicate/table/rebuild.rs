@@ -88,10 +88,8 @@ async fn of_manifest(
         let footer = footer(sources, pack.name, pack.size).await?;
         for (entry, hashes) in footer.blocks() {
             let listed = manifest.blocks.get(entry.block as usize);
-            let lies_here = |listed: &&genesis_snapshot::manifest::ManifestBlock| {
-                listed.pack == number && listed.entry.offset == entry.offset
-            };
-            if listed.filter(lies_here).is_none() {
+            let place = listed.map(|listed| (listed.pack, listed.entry.offset));
+            if place != Some((number, entry.offset)) {
                 continue;
             }
             for ((page, _), hash) in manifest.layout.pages_of(entry.block).zip(hashes) {
