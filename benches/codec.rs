@@ -77,7 +77,7 @@ impl Pages {
             encoder.begin(transaction(Txid(txid)), None).unwrap();
             for (number, image) in images {
                 let hash = hashes.next().unwrap();
-                encoder.page(*number, *hash, image).unwrap();
+                encoder.page(*number, *hash, image, None).unwrap();
             }
         }
         let mut out = Vec::new();
@@ -150,7 +150,7 @@ fn unpack(segment: &[u8], page: &mut [u8]) -> usize {
     let mut pages = 0;
     for fragment in fragments(&part) {
         for record in fragment.unwrap().pages {
-            record.unpack(page).unwrap();
+            record.unpack(None, page).unwrap();
             pages += 1;
         }
     }

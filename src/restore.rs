@@ -114,13 +114,13 @@ async fn assemble(
     let mut applier = Applier::new(Base::from(&manifest), plan.target, plan.reaches);
     let total = plan.segments.len() as u64;
     for (number, segment) in (1..).zip(&plan.segments) {
-        let flow = apply(replica, *segment, &mut applier, &mut output).await?;
+        let flow = apply(replica, plan, *segment, &mut applier, &mut output).await?;
         progress(Progress::Segments(number, total));
         if flow == Flow::Reached {
             break;
         }
     }
-    let restored = applier.finish(&mut output).map_err(|error| refused(error, &output))?;
+    let restored = applier.finish(&mut output).map_err(|error| refused(error, plan, &output))?;
     progress(Progress::Verify);
     let found = output.state(manifest.layout.page_size, restored.pages)?;
     if found != restored.state {
@@ -132,6 +132,7 @@ async fn assemble(
 
 async fn apply(
     replica: &Replica,
+    plan: &Plan,
     segment: SegmentName,
     applier: &mut Applier,
     output: &mut Output,
@@ -142,7 +143,7 @@ async fn apply(
         && let Some(bytes) = parts.next().await?
     {
         let part = proven(segment.into(), &bytes)?;
-        flow = applier.push(&part, output).map_err(|error| match refused(error, output) {
+        flow = applier.push(&part, output).map_err(|error| match refused(error, plan, output) {
             RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
             other => other,
         })?;
@@ -154,9 +155,17 @@ async fn apply(
     Ok(flow)
 }
 
-fn refused(error: ApplyError<std::io::Error>, output: &Output) -> RestoreError {
-    match error {
-        ApplyError::Sink(source) => output.failed(source),
-        other => RestoreError::Broken(crate::describe(&other)),
+/// An image is unpacked when its batch is full: the segment that it is from may be an earlier one.
+fn refused(error: ApplyError<std::io::Error>, plan: &Plan, output: &Output) -> RestoreError {
+    let origin = match &error {
+        ApplyError::Image { txid, .. } => {
+            plan.segments.iter().find(|segment| (segment.first..=segment.last).contains(txid))
+        }
+        _ => None,
+    };
+    match (error, origin) {
+        (ApplyError::Sink(source), _) => output.failed(source),
+        (error, Some(segment)) => ObjectError::damaged(*segment, crate::describe(&error)).into(),
+        (error, None) => RestoreError::Broken(crate::describe(&error)),
     }
 }

@@ -4,6 +4,8 @@
 //! lowest bit asks for repair: the target then sets the checksums right before it decodes, and the
 //! decoder meets arbitrary values in a valid envelope.
 
+use std::collections::HashMap;
+
 use genesis_wal::checksum::{ByteOrder, Checksum};
 use genesis_wal::frame::{FrameHeader, frame_len};
 use genesis_wal::header::{Salts, WalHeader};
@@ -222,13 +224,13 @@ pub fn segment_decode(data: &[u8]) {
         after: StateHash(0),
     };
     let part = Part { header, payload };
-    let mut history = Vec::new();
+    let (mut history, mut state) = (Vec::new(), State::new(page_size));
     for fragment in fragments(&part) {
         let Ok(fragment) = fragment else {
             return;
         };
         check_fragment(&fragment, page_size);
-        match unpack(&fragment, page_size) {
+        match state.unpack(&fragment) {
             Some(pages) if fragment.first_record == 0 && fragment.is_last() => {
                 history.push((fragment.header, pages));
             }
@@ -252,14 +254,38 @@ fn check_fragment(fragment: &Fragment<'_>, page_size: PageSize) {
     }
 }
 
-/// The pages of a fragment; `None` when one does not unpack.
-fn unpack(fragment: &Fragment<'_>, page_size: PageSize) -> Option<Pages> {
-    let page = |record: &genesis_wal::segment::PageRecord<'_>| {
-        let mut image = vec![0; page_size.bytes()];
-        record.unpack(&mut image).ok()?;
-        Some((record.number, image))
-    };
-    fragment.pages.iter().map(page).collect()
+/// The pages as they are after a transaction. A database that was there before has pages of one
+/// pattern: so the first transaction, too, may hold deltas.
+struct State {
+    pages: HashMap<PageNumber, Vec<u8>>,
+    first: Vec<u8>,
+}
+
+impl State {
+    fn new(page_size: PageSize) -> Self {
+        let first = (0..=u8::MAX).cycle().take(page_size.bytes()).collect();
+        Self { pages: HashMap::new(), first }
+    }
+
+    fn page(&self, number: PageNumber) -> &[u8] {
+        self.pages.get(&number).unwrap_or(&self.first)
+    }
+
+    fn set(&mut self, number: PageNumber, image: &[u8]) {
+        self.pages.insert(number, image.to_vec());
+    }
+
+    /// The pages of a fragment; `None` when one does not unpack.
+    fn unpack(&mut self, fragment: &Fragment<'_>) -> Option<Pages> {
+        let mut pages = Pages::new();
+        for record in &fragment.pages {
+            let mut image = vec![0; self.first.len()];
+            record.unpack(Some(self.page(record.number)), &mut image).ok()?;
+            self.set(record.number, &image);
+            pages.push((record.number, image));
+        }
+        Some(pages)
+    }
 }
 
 /// Bytes as a recipe for a history: page size, where to cut, and transactions. It must be read as
@@ -272,8 +298,8 @@ pub fn segment_roundtrip(data: &[u8]) {
     let Ok(page_size) = PageSize::from_log2(9 + log2 % 8) else {
         return;
     };
-    let mut history = History::new();
-    while let Some(transaction) = cook(&mut recipe, page_size, history.len()) {
+    let (mut history, mut state) = (History::new(), State::new(page_size));
+    while let Some(transaction) = cook(&mut recipe, page_size, history.len(), &mut state) {
         history.push(transaction);
         if history.len() == 8 {
             break;
@@ -283,23 +309,33 @@ pub fn segment_roundtrip(data: &[u8]) {
     assert_eq!(decode(page_size, &encoded), history);
 }
 
-/// The next transaction of a recipe; `None` at its end.
+/// The next transaction of a recipe; `None` at its end. Its pages are new, or changed in one place.
 fn cook(
     recipe: &mut Reader<'_>,
     page_size: PageSize,
     before: usize,
+    state: &mut State,
 ) -> Option<(TransactionHeader, Pages)> {
     let [kind, count, commits] = recipe.array().ok()?;
     let mut number = 0;
     let mut pages = Pages::new();
     for _ in 0..count % 6 {
-        number += u32::from(recipe.u16().ok()?) + 1;
+        let at = recipe.u16().ok()?;
+        number += u32::from(at) + 1;
         let pattern = recipe.take(usize::from(recipe.clone().u8().ok()?) + 1).ok()?;
-        let image = pattern.iter().copied().cycle().take(page_size.bytes()).collect();
-        match PageNumber::new(number) {
-            Some(number) if number != page_size.lock_page() => pages.push((number, image)),
-            _ => {}
-        }
+        let Some(page) = PageNumber::new(number).filter(|page| *page != page_size.lock_page())
+        else {
+            continue;
+        };
+        let image: Vec<u8> = if count & 0x80 == 0 {
+            pattern.iter().copied().cycle().take(page_size.bytes()).collect()
+        } else {
+            let (kept, changed) = state.page(page).split_at(usize::from(at) % page_size.bytes());
+            let rest = changed.iter().skip(pattern.len());
+            kept.iter().chain(pattern).chain(rest).copied().take(page_size.bytes()).collect()
+        };
+        state.set(page, &image);
+        pages.push((page, image));
     }
     let txid = Txid(before as u64 + 1);
     let (late, time) = (kind & 0x80 != 0, Micros(txid.0 << 20));
@@ -324,12 +360,15 @@ fn cook(
 
 fn encode(page_size: PageSize, history: &History, cut_at: usize) -> Vec<u8> {
     let mut encoder = SegmentEncoder::new(page_size, stamp(), StateHash(0));
-    let mut out = Vec::new();
+    let (mut out, mut state) = (Vec::new(), State::new(page_size));
     for (header, pages) in history {
         assert_eq!(encoder.begin(*header, None), Ok(()));
         for (number, image) in pages {
             let hash = PageHash::of(*number, image);
-            assert_eq!(encoder.page(*number, hash, image), Ok(()));
+            let is_commit = header.kind == TransactionKind::Commit;
+            let base = is_commit.then(|| state.page(*number));
+            assert!(encoder.page(*number, hash, image, base).is_ok());
+            state.set(*number, image);
             if encoder.len() >= cut_at {
                 assert_eq!(encoder.cut(&mut out), Ok(()));
             }
@@ -342,7 +381,7 @@ fn encode(page_size: PageSize, history: &History, cut_at: usize) -> Vec<u8> {
 /// Decodes a segment that was just encoded, and joins its fragments. Its parts follow one another.
 fn decode(page_size: PageSize, bytes: &[u8]) -> History {
     let mut reader = Reader::new(bytes);
-    let mut history = History::new();
+    let (mut history, mut state) = (History::new(), State::new(page_size));
     let mut complete = true;
     let mut sequence: Option<Sequence> = None;
     while !reader.rest().is_empty() {
@@ -362,7 +401,7 @@ fn decode(page_size: PageSize, bytes: &[u8]) -> History {
             if fragment.first_record == 0 {
                 history.push((fragment.header, Pages::new()));
             }
-            let pages = unpack(&fragment, page_size);
+            let pages = state.unpack(&fragment);
             assert!(pages.is_some(), "a page that was just encoded does not unpack");
             if let Some((_, joined)) = history.last_mut() {
                 joined.extend(pages.unwrap_or_default());

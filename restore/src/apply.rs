@@ -2,13 +2,15 @@
 //! each page of a batch written once.
 //!
 //! The pages of a transaction do not depend on its other pages, so their order is free: images wait
-//! as they are stored, a later image of a page takes the place of an earlier one, and a full batch
-//! is unpacked, proven against its hashes and written in ascending order. What a shrink cuts off is
-//! dropped from the batch; the file gets its length at the end.
+//! as they are stored, a later full image of a page takes the place of the earlier ones, deltas line
+//! up behind what they build on, and a full batch is unpacked, proven against its hashes and written
+//! in ascending order. The base of a delta is the last image of its page: the one before it in the
+//! batch, else what the file holds, which is what earlier batches or the snapshot left there. What a
+//! shrink cuts off is dropped from the batch; the file gets its length at the end.
 //!
 //! What is proven here: the generation and page size; that no transaction and no fragment of one is
 //! missing; that state hashes chain from the snapshot on; that a database which grows is given every
-//! page that it grows by; each page's hash. That the file as a whole has the state hash is for
+//! page that it grows by, in full; the hash of each page that is written and of each that one builds on. That the file as a whole has the state hash is for
 //! [`crate::verify`] to prove.
 
 mod applier;
@@ -26,8 +28,14 @@ use genesis_wal::time::Micros;
 
 /// Where the pages go: a file that holds the pages of the snapshot already.
 pub trait PageSink {
-    /// Why a write fails.
+    /// Why reading or writing fails.
     type Error: std::error::Error + 'static;
+
+    /// Fills `buffer` with what stands at `offset`: what was written there last, else the snapshot.
+    ///
+    /// # Errors
+    /// When it could not be filled, also where the file ends before.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Self::Error>;
 
     /// Writes all of `bytes` at `offset`, which may lie beyond the end; a hole reads as zeros. The
     /// same place may be written several times, and the last write counts.

@@ -14,7 +14,7 @@ use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::page::{PageHash, PageSize, StateHash};
 use genesis_wal::part::{self, Part, Stamp};
 use genesis_wal::reader::Reader;
-use genesis_wal::segment::SegmentEncoder;
+use genesis_wal::segment::{PageRecord, SegmentEncoder, SegmentError, fragments};
 use genesis_wal::time::Micros;
 use model::{Change, FIRST, History, PAGE, Sink, number, page_size, parts, stamp, state_of};
 use proptest::prelude::*;
@@ -32,9 +32,37 @@ fn restore(
     target: Target,
     batch_bytes: usize,
 ) -> Result<(Restored, Sink), Error> {
-    let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
-    let reaches = Txid(history.last());
-    let mut applier = Applier::new(history.base(), target, reaches).with_batch_bytes(batch_bytes);
+    restore_from(history, FIRST, segments, target, batch_bytes)
+}
+
+/// Applies segments to a snapshot of a transaction.
+fn restore_from(
+    history: &History,
+    snapshot: u64,
+    segments: &[Vec<u8>],
+    target: Target,
+    batch_bytes: usize,
+) -> Result<(Restored, Sink), Error> {
+    restore_onto(
+        history.sink_at(snapshot),
+        history.base_at(snapshot),
+        segments,
+        target,
+        batch_bytes,
+    )
+}
+
+/// Applies segments to whatever is in a file.
+fn restore_onto(
+    mut sink: Sink,
+    base: Base,
+    segments: &[Vec<u8>],
+    target: Target,
+    batch_bytes: usize,
+) -> Result<(Restored, Sink), Error> {
+    let last = |segment: &Vec<u8>| parts(segment).last().map(|part| part.header.last);
+    let reaches = segments.iter().filter_map(last).max().unwrap_or(base.txid);
+    let mut applier = Applier::new(base, target, reaches).with_batch_bytes(batch_bytes);
     for part in segments.iter().flat_map(|segment| parts(segment)) {
         if applier.push(&part, &mut sink)? == Flow::Reached {
             break;
@@ -83,6 +111,63 @@ fn what_is_regrown_is_what_was_written_last() {
         let done = restore(&history, &[segment], Target::Latest, batch_bytes).unwrap();
         check(&history, FIRST + 3, &done);
     }
+}
+
+/// A history of deltas alone: page 2 changes in every transaction, others now and then.
+fn long_history() -> History {
+    let changes: Vec<_> = (0..40).map(|n| change(6, &[1, n % 5 * 2], 1)).collect();
+    History::new(6, &changes)
+}
+
+#[test]
+fn a_chain_of_deltas_is_written_once_and_goes_on_from_the_file() {
+    let history = long_history();
+    let segment = history.segment(FIRST + 1, history.last(), 1);
+    let all = parts(&segment);
+    let deltas = all.iter().flat_map(fragments).flat_map(|f| f.unwrap().pages);
+    assert!(deltas.filter(PageRecord::is_delta).count() > 40);
+    for batch_bytes in [1, 700, 5000, usize::MAX] {
+        let done =
+            restore(&history, std::slice::from_ref(&segment), Target::Latest, batch_bytes).unwrap();
+        check(&history, history.last(), &done);
+        if batch_bytes == usize::MAX {
+            assert_eq!(done.1.writes, [(0, 3 * PAGE), (4 * 512, PAGE)]);
+        }
+    }
+}
+
+#[test]
+fn a_base_that_is_not_the_right_one_is_noticed_and_named() {
+    let history = History::new(6, &[change(6, &[4], 1), change(6, &[1], 1)]);
+    let segments = [history.segment(FIRST + 1, history.last(), 1)];
+    let (txid, source) = (Txid(FIRST + 1), SegmentError::BadHash(number(5)));
+    for batch_bytes in [1, usize::MAX] {
+        let mut noticed = 0;
+        for at in 4 * PAGE..5 * PAGE {
+            let mut sink = history.sink_at(FIRST);
+            sink.bytes[at] ^= 1;
+            match restore_onto(sink, history.base(), &segments, Target::Latest, batch_bytes) {
+                Err(error) => {
+                    assert_eq!(error, ApplyError::Image { txid, source }, "byte {at}");
+                    noticed += 1;
+                }
+                // The change hid the byte.
+                Ok(done) => check(&history, history.last(), &done),
+            }
+        }
+        assert!(noticed > PAGE - 32, "{noticed}");
+    }
+}
+
+#[test]
+fn a_page_that_was_not_there_before_is_no_base() {
+    let history = History::new(6, &[change(6, &[1], 1)]);
+    let segment = history.segment(FIRST + 1, history.last(), 1);
+    let base = Base { pages: 1, ..history.base() };
+    let mut applier = Applier::new(base, Target::Latest, Txid(history.last()));
+    let pushed = applier.push(&parts(&segment)[0], &mut history.sink_at(FIRST));
+    let (txid, source) = (Txid(FIRST + 1), SegmentError::NoBase(number(2)));
+    assert_eq!(pushed, Err(ApplyError::Image { txid, source }));
 }
 
 #[test]
@@ -137,7 +222,7 @@ fn a_missing_fragment_is_noticed() {
     let all = parts(&segment);
     assert!(all.len() >= 5);
     let run = |parts: &[Part<'_>], target| {
-        let mut sink = Sink::default();
+        let mut sink = history.sink_at(FIRST);
         let mut applier = Applier::new(history.base(), target, Txid(7));
         for part in parts {
             if applier.push(part, &mut sink)? == Flow::Reached {
@@ -168,7 +253,7 @@ fn input_that_is_cut_off_between_parts_is_no_state() {
     let all = parts(&segment);
     let run = |count: usize, target| {
         let mut applier = Applier::new(history.base(), target, Txid(8));
-        let (mut sink, mut flow) = (Sink::default(), Flow::Continue);
+        let (mut sink, mut flow) = (history.sink_at(FIRST), Flow::Continue);
         for part in &all[..count] {
             flow = applier.push(part, &mut sink).unwrap();
         }
@@ -253,6 +338,10 @@ struct Places(Vec<u64>);
 impl PageSink for Places {
     type Error = io::Error;
 
+    fn read_at(&self, _offset: u64, _buffer: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn write_at(&mut self, offset: u64, _bytes: &[u8]) -> io::Result<()> {
         self.0.push(offset);
         Ok(())
@@ -277,7 +366,7 @@ fn a_database_grows_over_the_lock_page_without_it() {
     encoder.begin(header, None).unwrap();
     let page = vec![7; size.bytes()];
     let hash = PageHash::of(number(lock + 1), &page);
-    encoder.page(number(lock + 1), hash, &page).unwrap();
+    encoder.page(number(lock + 1), hash, &page, None).unwrap();
     let mut segment = Vec::new();
     encoder.finish(&mut segment).unwrap();
     for pages in [lock - 1, lock] {
@@ -318,6 +407,10 @@ struct Full;
 
 impl PageSink for Full {
     type Error = io::Error;
+
+    fn read_at(&self, _offset: u64, _buffer: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     fn write_at(&mut self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::StorageFull.into())
@@ -386,6 +479,44 @@ proptest! {
     }
 
     #[test]
+    fn every_snapshot_leads_to_every_state_after_it(
+        pages in 1u32..10,
+        changes in changes(),
+        lens in prop::collection::vec((1u64..5, 0u64..3), 1..4),
+        cut_at in prop_oneof![Just(1usize), 1usize..3000],
+        batch_bytes in prop_oneof![Just(1usize), 1usize..5000],
+    ) {
+        let history = History::new(pages, &changes);
+        let segments = cover(&history, &lens, cut_at);
+        for snapshot in FIRST..=history.last() {
+            for txid in snapshot..=history.last() {
+                let target = Target::Txid(Txid(txid));
+                let done = restore_from(&history, snapshot, &segments, target, batch_bytes);
+                check(&history, txid, &done.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_wrong_byte_gives_a_true_state_or_is_noticed(
+        changes in changes(),
+        cut_at in 1usize..3000,
+        at in any::<prop::sample::Index>(),
+        batch_bytes in 1usize..5000,
+    ) {
+        let history = History::new(4, &changes);
+        let segments = [history.segment(FIRST + 1, history.last(), cut_at)];
+        let mut sink = history.sink_at(FIRST);
+        let at = at.index(sink.bytes.len());
+        sink.bytes[at] ^= 0x20;
+        let done = restore_onto(sink, history.base(), &segments, Target::Latest, batch_bytes);
+        if let Ok((restored, sink)) = done {
+            let is_true = sink.bytes == history.file(restored.txid);
+            prop_assert_eq!(state_of(&sink.bytes) == restored.state, is_true);
+        }
+    }
+
+    #[test]
     fn parts_in_any_order_give_a_true_state_or_an_error(
         changes in changes(),
         cut_at in 1usize..3000,
@@ -395,7 +526,7 @@ proptest! {
         let history = History::new(4, &changes);
         let segment = history.segment(FIRST + 1, history.last(), cut_at);
         let all = parts(&segment);
-        let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
+        let mut sink = history.sink_at(FIRST);
         let mut applier = Applier::new(history.base(), Target::Latest, Txid(FIRST)).with_batch_bytes(batch_bytes);
         for index in order {
             if applier.push(index.get(&all), &mut sink).is_err() {
@@ -425,7 +556,7 @@ proptest! {
             ..part.header
         };
         let part = Part { header, payload: &payload };
-        let mut sink = Sink { bytes: history.files[0].clone(), writes: Vec::new() };
+        let mut sink = history.sink_at(FIRST);
         let mut applier = Applier::new(history.base(), Target::Latest, Txid(FIRST));
         if applier.push(&part, &mut sink).is_ok()
             && let Ok(restored) = applier.finish(&mut sink)

@@ -91,6 +91,10 @@ impl Output {
 impl PageSink for Output {
     type Error = io::Error;
 
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.file().read_exact_at(buffer, offset)
+    }
+
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.file().write_all_at(bytes, offset)
     }

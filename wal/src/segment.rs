@@ -29,10 +29,24 @@
 //! | offset | bytes | field |
 //! | --- | --- | --- |
 //! | 0 | 4 | page number |
-//! | 4 | 1 | encoding: 0 the page itself, 1 an LZ4 block of it; 2 and 3 are reserved for LZ4 blocks whose dictionary is the page before the transaction, whole and in halves of 32 KiB |
+//! | 4 | 1 | encoding, see below |
 //! | 5 | 2 | bytes of the image as stored, less one |
 //! | 7 | 8 | XXH3-64 of the page, seeded with its number |
 //! | 15 | n | the image as stored |
+//!
+//! Encodings 2 and 3 are *deltas*. They take the page's *base*: its bytes in the state before the
+//! transaction, and nothing else.
+//!
+//! | encoding | the image as stored |
+//! | --- | --- |
+//! | 0 | the page itself |
+//! | 1 | an LZ4 block of the page |
+//! | 2 | an LZ4 block of the page whose dictionary is the base; pages of at most 32 KiB |
+//! | 3 | two LZ4 blocks, of the page's first and second 32 KiB, whose dictionaries are the same halves of the base; 2 bytes before them tell the length of the first block. Pages of 64 KiB: LZ4 reaches back no further than that, and so past a whole page to little of its base |
+//!
+//! The encoder stores a delta where it takes at most an eighth of the page, or at most three quarters
+//! of what the full image takes: what saves less is not worth a base to read at a restore. When a page
+//! has had enough deltas in a row is for its caller to say, who offers no base then.
 //!
 //! Numbers are little-endian. Encoder and decoder hold:
 //!
@@ -43,7 +57,8 @@
 //!   times never go back within a part.
 //! - A fragment holds at least one page record, unless its transaction has none.
 //! - Pages go up within a transaction, stay within the database and leave out the lock page.
-//! - An image that is stored as it is has exactly a page's bytes, and an LZ4 block fewer.
+//! - An image that is stored as it is has exactly a page's bytes, and every other one fewer.
+//! - Only commits hold deltas: what a rebase or a coarse record starts from need not be at hand.
 //!
 //! LZ4 blocks: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>.
 
@@ -53,7 +68,7 @@ mod encoding;
 mod sequence;
 
 pub use decode::{Fragment, PageRecord, SegmentError, fragments};
-pub use encode::{EncodeError, SegmentEncoder};
+pub use encode::{EncodeError, SegmentEncoder, Stored};
 pub use sequence::{Reached, Sequence, SequenceError};
 
 use thiserror::Error;

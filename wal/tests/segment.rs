@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use std::collections::HashMap;
+
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::{self, Part, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::segment::{
-    BadTransaction, EncodeError, SegmentEncoder, SegmentError, TransactionHeader, TransactionKind,
-    fragments,
+    BadTransaction, EncodeError, PageRecord, SegmentEncoder, SegmentError, Stored,
+    TransactionHeader, TransactionKind, fragments,
 };
 use genesis_wal::time::Micros;
 use proptest::prelude::*;
@@ -50,16 +52,28 @@ fn image(size: PageSize, seed: u64) -> Vec<u8> {
     }
 }
 
-type History = Vec<(TransactionHeader, Vec<(u32, Vec<u8>)>)>;
+/// The page with some bytes changed, at a place and to a content that `seed` tells.
+fn changed(page: &[u8], seed: u64) -> Vec<u8> {
+    let mut page = page.to_vec();
+    let at = usize::try_from(seed.wrapping_mul(0x9e37_79b9)).unwrap() % (page.len() - 8);
+    page[at..at + 8].copy_from_slice(&(!seed).to_le_bytes());
+    page
+}
 
+type History = Vec<(TransactionHeader, Vec<(u32, Vec<u8>)>)>;
+type State = HashMap<u32, Vec<u8>>;
+
+/// Every page that was there before is offered as the base.
 fn encode(size: PageSize, history: &History, cut_at: usize) -> Vec<u8> {
+    let mut state = State::new();
     let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
     let mut out = Vec::new();
     for (header, pages) in history {
         encoder.begin(*header, None).unwrap();
         for (page, image) in pages {
             let hash = PageHash::of(number(*page), image);
-            encoder.page(number(*page), hash, image).unwrap();
+            let base = state.insert(*page, image.clone());
+            encoder.page(number(*page), hash, image, base.as_deref()).unwrap();
             if encoder.len() >= cut_at {
                 encoder.cut(&mut out).unwrap();
             }
@@ -71,6 +85,7 @@ fn encode(size: PageSize, history: &History, cut_at: usize) -> Vec<u8> {
 
 /// Decodes a segment, joining fragments.
 fn decode(size: PageSize, bytes: &[u8]) -> Result<History, String> {
+    let mut state = State::new();
     let mut reader = Reader::new(bytes);
     let mut history: History = Vec::new();
     let mut open = false;
@@ -88,7 +103,9 @@ fn decode(size: PageSize, bytes: &[u8]) -> Result<History, String> {
             let (_, pages) = history.last_mut().unwrap();
             for record in &fragment.pages {
                 let mut page = vec![0; size.bytes()];
-                record.unpack(&mut page).map_err(|e| e.to_string())?;
+                let base = state.get(&record.number.get()).map(Vec::as_slice);
+                record.unpack(base, &mut page).map_err(|e| e.to_string())?;
+                state.insert(record.number.get(), page.clone());
                 pages.push((record.number.get(), page));
             }
         }
@@ -96,11 +113,32 @@ fn decode(size: PageSize, bytes: &[u8]) -> Result<History, String> {
     if open { Err("the last transaction is not complete".to_owned()) } else { Ok(history) }
 }
 
+/// Full images, packed and not, and a delta.
 fn small_history(size: PageSize) -> History {
+    let (packed, noise) = (image(size, 4), image(size, 5));
+    let then = changed(&noise, 2);
     vec![
-        (transaction(5, 9, 2), vec![(1, image(size, 4)), (9, image(size, 5))]),
-        (transaction(6, 9, 1), vec![(3, image(size, 7))]),
+        (transaction(5, 9, 2), vec![(1, packed), (9, noise)]),
+        (transaction(6, 9, 2), vec![(3, image(size, 7)), (9, then)]),
     ]
+}
+
+/// The only record of a part with one.
+fn only_record<'a>(part: &Part<'a>) -> PageRecord<'a> {
+    let fragment = fragments(part).next().unwrap().unwrap();
+    let [record] = fragment.pages[..] else { unreachable!("{fragment:?}") };
+    record
+}
+
+/// A segment of one commit, of page 1: as it is stored over a base, and how it was.
+fn delta(size: PageSize, base: &[u8], page: &[u8]) -> (Stored, Vec<u8>) {
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    encoder.begin(transaction(5, 9, 1), None).unwrap();
+    let hash = PageHash::of(number(1), page);
+    let stored = encoder.page(number(1), hash, page, Some(base)).unwrap();
+    let mut segment = Vec::new();
+    encoder.finish(&mut segment).unwrap();
+    (stored, segment)
 }
 
 #[test]
@@ -150,6 +188,121 @@ fn every_flipped_byte_of_a_payload_behind_a_valid_envelope_is_an_error_or_anothe
 }
 
 #[test]
+fn a_page_that_changed_a_little_is_small_at_every_page_size() {
+    for log2 in 9..=16 {
+        let size = PageSize::from_log2(log2).unwrap();
+        let base = image(size, 5);
+        // In both halves of the page.
+        let page = changed(&changed(&base, 1), 3);
+        let (stored, segment) = delta(size, &base, &page);
+        let part = Part::decode(&mut Reader::new(&segment)).unwrap();
+        let record = only_record(&part);
+        assert_eq!((stored, record.is_delta()), (Stored::Delta, true), "{size}");
+        assert!(record.stored_len() < 90 + size.bytes() / 200, "{size}: {}", record.stored_len());
+        let mut unpacked = vec![0; size.bytes()];
+        assert_eq!(record.unpack(Some(&base), &mut unpacked), Ok(()));
+        assert!(unpacked == page, "{size}");
+    }
+}
+
+#[test]
+fn no_other_base_yields_a_page() {
+    for log2 in [9, 12, 16] {
+        let size = PageSize::from_log2(log2).unwrap();
+        let base = image(size, 5);
+        let (_, segment) = delta(size, &base, &changed(&base, 1));
+        let part = Part::decode(&mut Reader::new(&segment)).unwrap();
+        let record = only_record(&part);
+        let unpack = |base: Option<&[u8]>| record.unpack(base, &mut vec![0; size.bytes()]);
+        assert_eq!(unpack(None), Err(SegmentError::NoBase(number(1))));
+        assert_eq!(unpack(Some(&base[1..])), Err(SegmentError::NoBase(number(1))));
+        let bad_hash = Err(SegmentError::BadHash(number(1)));
+        assert_eq!(unpack(Some(&image(size, 7))), bad_hash);
+        let changed_bytes = |at: &usize| {
+            let mut other = base.clone();
+            other[*at] ^= 1;
+            unpack(Some(&other))
+        };
+        // What was changed, and the end of a block, stand in the delta itself.
+        let taken =
+            (0..size.bytes()).step_by(size.bytes() / 512).filter(|at| changed_bytes(at).is_ok());
+        assert!(taken.count() <= 24, "{size}");
+    }
+}
+
+#[test]
+fn a_delta_that_saves_little_is_a_full_image() {
+    let size = PageSize::new(4096).unwrap();
+    let (base, mut page) = (image(size, 5), image(size, 7));
+    for (common, expected) in [(0, Stored::Full), (900, Stored::Full), (1400, Stored::Delta)] {
+        page[..common].copy_from_slice(&base[..common]);
+        assert_eq!(delta(size, &base, &page).0, expected, "{common} bytes in common");
+    }
+    // Flat pages are small either way.
+    assert_eq!(delta(size, &base, &image(size, 4)).0, Stored::Delta);
+}
+
+#[test]
+fn only_commits_hold_deltas() {
+    let size = PageSize::new(512).unwrap();
+    let base = image(size, 5);
+    for (kind, commits) in [(TransactionKind::Rebase, 0), (TransactionKind::Coarse, 3)] {
+        let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+        encoder.begin(TransactionHeader { kind, commits, ..transaction(5, 9, 1) }, None).unwrap();
+        let refused = encoder.page(number(1), PageHash(0), &base, Some(&base));
+        assert_eq!(refused, Err(EncodeError::BadBase(number(1))));
+        assert_eq!(encoder.page(number(1), PageHash(0), &base, None), Ok(Stored::Full));
+
+        let (_, segment) = delta(size, &base, &changed(&base, 1));
+        let part = Part::decode(&mut Reader::new(&segment)).unwrap();
+        let mut payload = part.payload.to_vec();
+        payload[8] = if kind == TransactionKind::Rebase { 2 } else { 3 };
+        payload[12] = u8::try_from(commits).unwrap();
+        let part = Part { payload: &payload, ..part };
+        assert_eq!(fragments(&part).next(), Some(Err(SegmentError::NoBase(number(1)))));
+    }
+    let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
+    encoder.begin(transaction(5, 9, 1), None).unwrap();
+    let short = encoder.page(number(1), PageHash(0), &base, Some(&base[1..]));
+    assert_eq!(short, Err(EncodeError::BadBase(number(1))));
+}
+
+#[test]
+fn deltas_are_in_halves_where_and_only_where_pages_are_longer_than_that() {
+    for (log2, encoding) in [(9, 2), (15, 2), (16, 3)] {
+        let size = PageSize::from_log2(log2).unwrap();
+        let base = image(size, 5);
+        let (_, segment) = delta(size, &base, &changed(&base, 1));
+        let part = Part::decode(&mut Reader::new(&segment)).unwrap();
+        let mut payload = part.payload.to_vec();
+        assert_eq!(payload[60], encoding, "{size}");
+        payload[60] = 5 - encoding;
+        let part = Part { payload: &payload, ..part };
+        assert_eq!(fragments(&part).next(), Some(Err(SegmentError::BadImage(number(1)))));
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_a_delta_in_halves_is_noticed() {
+    let size = PageSize::new(65_536).unwrap();
+    let base = image(size, 5);
+    let page = changed(&changed(&base, 1), 3);
+    let (_, segment) = delta(size, &base, &page);
+    let part = Part::decode(&mut Reader::new(&segment)).unwrap();
+    let record = only_record(&part);
+    for at in 0..record.stored_len() {
+        let mut stored = record.stored().to_vec();
+        stored[at] ^= 0x41;
+        let mut out = vec![0; size.bytes()];
+        if record.over(&stored).unpack(Some(&base), &mut out).is_ok() {
+            assert!(out == page, "byte {at}");
+        }
+        let cut = record.over(&record.stored()[..at]).unpack(Some(&base), &mut out);
+        assert!(cut.is_err(), "cut at {at}");
+    }
+}
+
+#[test]
 fn absurd_counts_are_refused_before_they_are_allocated() {
     let size = PageSize::new(512).unwrap();
     let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
@@ -170,17 +323,17 @@ fn the_encoder_refuses_what_no_decoder_takes() {
     let page = image(size, 2);
     let hash = PageHash(0);
     let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
-    assert_eq!(encoder.page(number(1), hash, &page), Err(EncodeError::NotOpen));
+    assert_eq!(encoder.page(number(1), hash, &page, None), Err(EncodeError::NotOpen));
     encoder.begin(transaction(5, 9, 2), None).unwrap();
-    encoder.page(number(3), hash, &page).unwrap();
+    encoder.page(number(3), hash, &page, None).unwrap();
     let bad = |n| Err(EncodeError::BadPage(number(n)));
-    assert_eq!(encoder.page(number(3), hash, &page), bad(3));
-    assert_eq!(encoder.page(number(10), hash, &page), bad(10));
-    assert_eq!(encoder.page(number(4), hash, &page[1..]), bad(4));
+    assert_eq!(encoder.page(number(3), hash, &page, None), bad(3));
+    assert_eq!(encoder.page(number(10), hash, &page, None), bad(10));
+    assert_eq!(encoder.page(number(4), hash, &page[1..], None), bad(4));
     let incomplete = Err(EncodeError::Incomplete { txid: Txid(5), records: 1 });
     assert_eq!(encoder.begin(transaction(6, 9, 0), None), incomplete);
     assert_eq!(encoder.finish(&mut Vec::new()), incomplete);
-    encoder.page(number(4), hash, &page).unwrap();
+    encoder.page(number(4), hash, &page, None).unwrap();
     let gap = Err(EncodeError::OutOfSequence { before: Txid(5), found: Txid(7) });
     assert_eq!(encoder.begin(transaction(7, 9, 0), None), gap);
 }
@@ -251,7 +404,7 @@ fn a_cut_before_the_first_page_leaves_no_empty_fragment() {
     assert_eq!((part.header.first, part.header.last), (Txid(5), Txid(5)));
     assert_eq!(part.header.after, StateHash(35));
     assert_eq!(encoder.cut(&mut Vec::new()), Ok(()));
-    encoder.page(number(1), PageHash::of(number(1), &page), &page).unwrap();
+    encoder.page(number(1), PageHash::of(number(1), &page), &page, None).unwrap();
     encoder.finish(&mut bytes).unwrap();
     assert_eq!(decode(size, &bytes).unwrap().len(), 2);
 }
@@ -288,9 +441,9 @@ fn the_lock_page_is_refused_by_both_sides() {
     let mut encoder = SegmentEncoder::new(size, stamp(), StateHash(1));
     encoder.begin(transaction(5, lock.get() + 1, 1), None).unwrap();
     let page = image(size, 2);
-    assert_eq!(encoder.page(lock, PageHash(0), &page), Err(EncodeError::BadPage(lock)));
+    assert_eq!(encoder.page(lock, PageHash(0), &page, None), Err(EncodeError::BadPage(lock)));
 
-    encoder.page(number(lock.get() + 1), PageHash(0), &page).unwrap();
+    encoder.page(number(lock.get() + 1), PageHash(0), &page, None).unwrap();
     let mut good = Vec::new();
     encoder.finish(&mut good).unwrap();
     let part = Part::decode(&mut Reader::new(&good)).unwrap();
@@ -312,7 +465,8 @@ proptest! {
         let history: History = (1u64..)
             .zip(&sizes)
             .map(|(txid, pages)| {
-                let images = pages.iter().map(|&p| (p, image(size, u64::from(seed) + u64::from(p))));
+                let first = |p: u32| image(size, u64::from(seed) + u64::from(p));
+                let images = pages.iter().map(|&p| (p, changed(&first(p), txid / 2)));
                 (transaction(txid, 60, pages.len()), images.collect())
             })
             .collect();

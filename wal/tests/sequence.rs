@@ -68,7 +68,7 @@ fn segment(records: &[u32], cuts: &[u32]) -> Vec<u8> {
                 encoder.cut(&mut out).unwrap();
             }
             place += 1;
-            encoder.page(page, PageHash::of(page, &IMAGE), &IMAGE).unwrap();
+            encoder.page(page, PageHash::of(page, &IMAGE), &IMAGE, None).unwrap();
         }
     }
     encoder.finish(&mut out).unwrap();

@@ -194,8 +194,8 @@ impl Applier {
         };
         open.join(fragment)?;
         for record in &fragment.pages {
-            open.place(record.number)?;
-            self.batch.insert(record);
+            open.place(record)?;
+            self.batch.insert(fragment.header.txid, record);
             if self.batch.bytes() >= self.batch_bytes {
                 self.batch.flush(self.page_size, sink)?;
             }

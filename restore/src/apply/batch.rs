@@ -2,26 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use genesis_wal::id::Txid;
 use genesis_wal::page::{PageNumber, PageSize};
 use genesis_wal::segment::PageRecord;
 
 use super::{ApplyError, PageSink};
 
 /// What an image takes beside its bytes, roughly: so that many tiny images are a full batch too.
-const IMAGE_OVERHEAD: usize = 96;
+const IMAGE_OVERHEAD: usize = 128;
 
 /// The most bytes of adjacent pages that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// The last image of each page.
+/// What it takes to have the last image of each page: a full one with the deltas after it, or deltas
+/// whose first builds on what was written.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    images: BTreeMap<PageNumber, Image>,
+    chains: BTreeMap<PageNumber, Vec<Image>>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Image {
+    txid: Txid,
     record: PageRecord<'static>,
     stored: Box<[u8]>,
 }
@@ -30,6 +33,19 @@ impl Image {
     fn bytes(&self) -> usize {
         self.stored.len() + IMAGE_OVERHEAD
     }
+
+    fn unpack<E: std::error::Error>(
+        &self,
+        base: Option<&[u8]>,
+        page: &mut [u8],
+    ) -> Result<(), ApplyError<E>> {
+        let unpacked = self.record.over(&self.stored).unpack(base, page);
+        unpacked.map_err(|source| ApplyError::Image { txid: self.txid, source })
+    }
+}
+
+fn bytes(chain: &[Image]) -> usize {
+    chain.iter().map(Image::bytes).sum()
 }
 
 impl Batch {
@@ -38,13 +54,16 @@ impl Batch {
         self.bytes
     }
 
-    /// Adds an image, in the place of an earlier one of its page.
-    pub(super) fn insert(&mut self, record: &PageRecord<'_>) {
-        let image = Image { record: record.over(&[]), stored: record.stored().into() };
+    /// Adds an image. A full one takes the place of all earlier ones of its page.
+    pub(super) fn insert(&mut self, txid: Txid, record: &PageRecord<'_>) {
+        let image = Image { txid, record: record.over(&[]), stored: record.stored().into() };
         self.bytes += image.bytes();
-        if let Some(earlier) = self.images.insert(record.number, image) {
-            self.bytes -= earlier.bytes();
+        let chain = self.chains.entry(record.number).or_default();
+        if !record.is_delta() {
+            self.bytes -= bytes(chain);
+            chain.clear();
         }
+        chain.push(image);
     }
 
     /// Drops every page after the first `pages`.
@@ -52,8 +71,8 @@ impl Batch {
         let Some(first_cut) = pages.checked_add(1).and_then(PageNumber::new) else {
             return;
         };
-        let cut = self.images.split_off(&first_cut);
-        self.bytes -= cut.values().map(Image::bytes).sum::<usize>();
+        let cut = self.chains.split_off(&first_cut);
+        self.bytes -= cut.values().map(|chain| bytes(chain)).sum::<usize>();
     }
 
     /// Unpacks, proves and writes what waits, in ascending order, adjacent pages together.
@@ -63,8 +82,9 @@ impl Batch {
         sink: &mut S,
     ) -> Result<(), ApplyError<S::Error>> {
         self.bytes = 0;
+        let mut base = vec![0; page_size.bytes()];
         let (mut run, mut start) = (Vec::new(), 0);
-        for (number, image) in std::mem::take(&mut self.images) {
+        for (number, chain) in std::mem::take(&mut self.chains) {
             let offset = page_size.offset_of(number);
             if start + run.len() as u64 != offset || run.len() >= WRITE_BYTES {
                 write(&run, start, sink)?;
@@ -74,7 +94,15 @@ impl Batch {
             let at = run.len();
             run.resize(at + page_size.bytes(), 0);
             let page = run.get_mut(at..).unwrap_or_default();
-            image.record.over(&image.stored).unpack(page)?;
+            if chain.first().is_some_and(|first| first.record.is_delta()) {
+                sink.read_at(offset, page).map_err(ApplyError::Sink)?;
+            }
+            for image in &chain {
+                if image.record.is_delta() {
+                    base.copy_from_slice(page);
+                }
+                image.unpack(Some(&base), page)?;
+            }
         }
         write(&run, start, sink)
     }

@@ -13,9 +13,18 @@ pub enum ApplyError<E: std::error::Error + 'static> {
     /// The sink failed.
     #[error("the restored file can't be written")]
     Sink(#[source] E),
-    /// A part holds no transactions, or a page is not the one that was stored.
+    /// A part holds no transactions.
     #[error("a segment is not valid")]
     Segment(#[from] SegmentError),
+    /// An image does not unpack to the page that was stored: it was damaged, or it builds on another
+    /// page than it was made from.
+    #[error("transaction {} can't be applied", txid.0)]
+    Image {
+        /// The transaction that the image is of.
+        txid: Txid,
+        /// What is wrong with it.
+        source: SegmentError,
+    },
     /// A part of another line of history.
     #[error("a part belongs to generation {found} instead of {wanted}")]
     OtherGeneration {

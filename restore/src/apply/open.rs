@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use genesis_wal::page::{PageNumber, PageSize, StateHash};
-use genesis_wal::segment::{Fragment, TransactionHeader};
+use genesis_wal::segment::{Fragment, PageRecord, SegmentError, TransactionHeader};
 
 use super::ApplyError;
 
@@ -55,14 +55,20 @@ impl Open {
         }
     }
 
-    /// Checks a page's place: after the one before, and without a hole where the database grows.
-    pub(super) fn place<E: Error>(&mut self, page: PageNumber) -> Result<(), ApplyError<E>> {
+    /// Checks a page's place: after the one before, and without a hole where the database grows. What
+    /// it grows by is there in full.
+    pub(super) fn place<E: Error>(&mut self, record: &PageRecord<'_>) -> Result<(), ApplyError<E>> {
+        let page = record.number;
         if self.last_page.replace(page) >= Some(page) {
             return Err(ApplyError::BadFragment(self.header.txid));
         }
         if page.get() > self.pages_before {
             if u64::from(page.get()) != self.next_new {
                 return Err(self.missing_page());
+            }
+            if record.is_delta() {
+                let source = SegmentError::NoBase(page);
+                return Err(ApplyError::Image { txid: self.header.txid, source });
             }
             self.step();
         }

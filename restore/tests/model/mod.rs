@@ -38,6 +38,19 @@ pub fn image(seed: u32) -> Vec<u8> {
     }
 }
 
+/// The page with four bytes changed.
+fn changed_a_little(page: &[u8], seed: u32) -> Vec<u8> {
+    let mut page = page.to_vec();
+    let at = seed as usize * 41 % (PAGE - 4);
+    page[at..at + 4].copy_from_slice(&seed.to_le_bytes());
+    page
+}
+
+/// A page of a file, if it has that many.
+pub fn page_of(file: &[u8], page: u32) -> Option<&[u8]> {
+    file.chunks(PAGE).nth(page as usize - 1)
+}
+
 pub fn state_of(file: &[u8]) -> StateHash {
     let pages = (1..).zip(file.chunks(PAGE));
     pages.fold(StateHash::default(), |sum, (n, page)| sum.with(PageHash::of(number(n), page)))
@@ -82,8 +95,12 @@ impl History {
         let changed = change.changed.iter().map(|page| page % change.pages + 1);
         let grown = before + 1..=change.pages;
         let seed = |page: u32| page * 31 + u32::try_from(txid).unwrap() * 7;
+        let image = |page: u32| match page_of(&file, page) {
+            Some(before) if !seed(page).is_multiple_of(3) => changed_a_little(before, seed(page)),
+            _ => image(seed(page)),
+        };
         let images: BTreeMap<u32, Vec<u8>> =
-            changed.chain(grown).map(|page| (page, image(seed(page)))).collect();
+            changed.chain(grown).map(|page| (page, image(page))).collect();
         file.resize(change.pages as usize * PAGE, 0);
         for (page, image) in &images {
             let start = (*page as usize - 1) * PAGE;
@@ -105,15 +122,26 @@ impl History {
     }
 
     pub fn base(&self) -> Base {
-        let file = &self.files[0];
+        self.base_at(FIRST)
+    }
+
+    /// What a snapshot of a transaction tells.
+    pub fn base_at(&self, txid: u64) -> Base {
+        let file = self.file(Txid(txid));
+        let transaction = self.transactions.iter().find(|t| t.header.txid == Txid(txid));
         Base {
             generation: stamp().generation,
-            txid: Txid(FIRST),
+            txid: Txid(txid),
             state: state_of(file),
             page_size: page_size(),
             pages: u32::try_from(file.len() / PAGE).unwrap(),
-            time: Micros(1_000),
+            time: transaction.map_or(Micros(1_000), |t| t.header.time),
         }
+    }
+
+    /// The file that a snapshot of a transaction leaves.
+    pub fn sink_at(&self, txid: u64) -> Sink {
+        Sink { bytes: self.file(Txid(txid)).to_vec(), writes: Vec::new() }
     }
 
     pub fn last(&self) -> u64 {
@@ -124,7 +152,8 @@ impl History {
         &self.files[usize::try_from(txid.0 - FIRST).unwrap()]
     }
 
-    /// A segment of the transactions in a range, cut into parts of about `cut_at` bytes.
+    /// A segment of the transactions in a range, cut into parts of about `cut_at` bytes. Pages that
+    /// were there before are offered as bases.
     pub fn segment(&self, first: u64, last: u64, cut_at: usize) -> Vec<u8> {
         let before = state_of(self.file(Txid(first - 1)));
         let mut encoder = SegmentEncoder::new(page_size(), stamp(), before);
@@ -136,7 +165,8 @@ impl History {
             encoder.begin(*header, None).unwrap();
             for (page, image) in images {
                 let hash = PageHash::of(number(*page), image);
-                encoder.page(number(*page), hash, image).unwrap();
+                let base = page_of(self.file(Txid(header.txid.0 - 1)), *page);
+                encoder.page(number(*page), hash, image, base).unwrap();
                 if encoder.len() >= cut_at {
                     encoder.cut(&mut out).unwrap();
                 }
@@ -165,6 +195,12 @@ pub struct Sink {
 
 impl PageSink for Sink {
     type Error = Infallible;
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Infallible> {
+        let start = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.bytes[start..start + buffer.len()]);
+        Ok(())
+    }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Infallible> {
         let start = usize::try_from(offset).unwrap();

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::encoding::Encoding;
+use super::encoding::{Encoding, HALF};
 use super::{
     BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader, TransactionKind,
 };
@@ -49,6 +49,9 @@ pub enum SegmentError {
     /// The image unpacks to another page than was stored.
     #[error("the image of page {0} does not have its hash")]
     BadHash(PageNumber),
+    /// A delta in a transaction that may have none, or of a page that was not there before.
+    #[error("the image of page {0} builds on an earlier one, and there is none")]
+    NoBase(PageNumber),
 }
 
 /// A transaction, or the piece of one that stands in one part.
@@ -102,26 +105,63 @@ impl<'a> PageRecord<'a> {
         PageRecord { number: self.number, hash: self.hash, encoding: self.encoding, stored }
     }
 
-    /// Unpacks the page into `out`, which is a page long, and proves its hash.
+    /// Whether it takes the page's base to unpack it: its bytes in the state before the transaction.
+    #[must_use]
+    pub fn is_delta(&self) -> bool {
+        self.encoding.is_delta()
+    }
+
+    /// Unpacks the page into `out`, which is a page long, and proves its hash. A full image does not
+    /// look at `base`, and any other base than a delta's own is noticed.
     ///
     /// # Errors
-    /// [`SegmentError::BadImage`] or [`SegmentError::BadHash`]; `out` holds no page then.
-    pub fn unpack(&self, out: &mut [u8]) -> Result<(), SegmentError> {
-        let bad = SegmentError::BadImage(self.number);
-        match self.encoding {
-            Encoding::Raw if self.stored.len() == out.len() => out.copy_from_slice(self.stored),
-            Encoding::Raw => return Err(bad),
-            Encoding::Lz4 => match lz4_flex::block::decompress_into(self.stored, out) {
-                Ok(len) if len == out.len() => {}
-                _ => return Err(bad),
-            },
+    /// [`SegmentError::NoBase`], [`SegmentError::BadImage`] or [`SegmentError::BadHash`]; `out` holds
+    /// no page then.
+    pub fn unpack(&self, base: Option<&[u8]>, out: &mut [u8]) -> Result<(), SegmentError> {
+        let base = base.filter(|base| base.len() == out.len());
+        if self.is_delta() && base.is_none() {
+            return Err(SegmentError::NoBase(self.number));
         }
+        let unpacked = self.encoding.unpack(self.stored, base.unwrap_or_default(), out);
+        unpacked.ok_or(SegmentError::BadImage(self.number))?;
         if PageHash::of(self.number, out) == self.hash {
             Ok(())
         } else {
             Err(SegmentError::BadHash(self.number))
         }
     }
+}
+
+impl Encoding {
+    /// Unpacks exactly `out`; `None` when the image is not one of that length.
+    fn unpack(self, stored: &[u8], base: &[u8], out: &mut [u8]) -> Option<()> {
+        match self {
+            Self::Raw if stored.len() == out.len() => {
+                out.copy_from_slice(stored);
+                Some(())
+            }
+            Self::Raw => None,
+            Self::Lz4 => {
+                let len = lz4_flex::block::decompress_into(stored, out).ok()?;
+                (len == out.len()).then_some(())
+            }
+            Self::Delta => unpack_delta(stored, base, out),
+            Self::Halves => {
+                let (first_len, blocks) = stored.split_first_chunk::<2>()?;
+                let first_len = usize::from(u16::from_le_bytes(*first_len));
+                let (first, second) = blocks.split_at_checked(first_len)?;
+                let (base_first, base_second) = base.split_at_checked(HALF)?;
+                let (out_first, out_second) = out.split_at_mut_checked(HALF)?;
+                unpack_delta(first, base_first, out_first)?;
+                unpack_delta(second, base_second, out_second)
+            }
+        }
+    }
+}
+
+fn unpack_delta(stored: &[u8], base: &[u8], out: &mut [u8]) -> Option<()> {
+    let len = lz4_flex::block::decompress_into_with_dict(stored, out, base).ok()?;
+    (len == out.len()).then_some(())
 }
 
 /// The fragments of a part, in order. After an error nothing more comes.
@@ -206,6 +246,9 @@ impl<'a> Decoder<'a> {
                 && record.number != self.page_size.lock_page();
             if !fits {
                 return Err(SegmentError::BadPage(record.number.get()));
+            }
+            if record.is_delta() && header.kind != TransactionKind::Commit {
+                return Err(SegmentError::NoBase(record.number));
             }
             pages.push(record);
         }

@@ -2,8 +2,10 @@
 
 use thiserror::Error;
 
-use super::encoding::Encoding;
-use super::{BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader};
+use super::encoding::{Encoding, HALF};
+use super::{
+    BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader, TransactionKind,
+};
 use crate::id::Txid;
 use crate::page::{PageHash, PageNumber, PageSize, StateHash};
 use crate::part::{self, PartError, PartHeader, PartKind, Stamp};
@@ -37,9 +39,21 @@ pub enum EncodeError {
     /// A page out of order, outside the database, or not of the database's page size.
     #[error("page {0} has no place in this transaction")]
     BadPage(PageNumber),
+    /// A base that is not a page long, or one in a transaction that is no commit.
+    #[error("page {0} can't be stored as a delta here")]
+    BadBase(PageNumber),
     /// A page after the announced number of records.
     #[error("a page was offered where no transaction is open")]
     NotOpen,
+}
+
+/// How a page was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// By itself.
+    Full,
+    /// As the difference to its base.
+    Delta,
 }
 
 /// Encodes transactions into the parts of a segment.
@@ -53,7 +67,7 @@ pub struct SegmentEncoder {
     last: Option<Current>,
     part: Option<OpenPart>,
     before: StateHash,
-    scratch: Vec<u8>,
+    packer: Packer,
 }
 
 /// The newest transaction: open while fewer records have come than were announced.
@@ -87,7 +101,7 @@ impl SegmentEncoder {
     /// An encoder for what follows the state `before`.
     #[must_use]
     pub fn new(page_size: PageSize, stamp: Stamp, before: StateHash) -> Self {
-        Self { page_size, stamp, last: None, part: None, before, scratch: Vec::new() }
+        Self { page_size, stamp, last: None, part: None, before, packer: Packer::default() }
     }
 
     /// Bytes that wait for the next [`cut`](Self::cut).
@@ -130,16 +144,20 @@ impl SegmentEncoder {
         Ok(())
     }
 
-    /// Adds the image of a page to the open transaction.
+    /// Adds the image of a page to the open transaction. With a `base` it is stored as a delta where
+    /// that pays: only a commit may have one, and it must be the page's bytes in the state before this
+    /// transaction.
     ///
     /// # Errors
-    /// [`EncodeError::NotOpen`] or [`EncodeError::BadPage`]; nothing is written then.
+    /// [`EncodeError::NotOpen`], [`EncodeError::BadPage`] or [`EncodeError::BadBase`]; nothing is written
+    /// then.
     pub fn page(
         &mut self,
         number: PageNumber,
         hash: PageHash,
         image: &[u8],
-    ) -> Result<(), EncodeError> {
+        base: Option<&[u8]>,
+    ) -> Result<Stored, EncodeError> {
         let mut current = self.last.ok_or(EncodeError::NotOpen)?;
         if current.written == current.header.records {
             return Err(EncodeError::NotOpen);
@@ -151,6 +169,10 @@ impl SegmentEncoder {
         if !fits {
             return Err(EncodeError::BadPage(number));
         }
+        let is_commit = current.header.kind == TransactionKind::Commit;
+        if base.is_some_and(|base| base.len() != image.len() || !is_commit) {
+            return Err(EncodeError::BadBase(number));
+        }
         if self.part.is_none() || current.written == 0 {
             self.open_fragment(&current);
         }
@@ -161,9 +183,9 @@ impl SegmentEncoder {
             return Err(EncodeError::NotOpen);
         };
         part.count += 1;
-        let (encoding, stored) = pack(self.page_size, image, &mut self.scratch);
+        let (encoding, stored) = self.packer.pack(self.page_size, image, base);
         append_record(&mut part.payload, number, hash, encoding, stored);
-        Ok(())
+        Ok(if encoding.is_delta() { Stored::Delta } else { Stored::Full })
     }
 
     /// Ends the part, and appends it to `out`. The open transaction goes on in the next one. Nothing
@@ -253,19 +275,64 @@ fn append_fragment(out: &mut Vec<u8>, header: &TransactionHeader, first_record: 
     out.extend_from_slice(&header.state.0.to_le_bytes());
 }
 
-/// The image as it is stored: compressed where that saves bytes.
-fn pack<'a>(
-    page_size: PageSize,
-    image: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> (Encoding, &'a [u8]) {
-    scratch.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
-    let packed = lz4_flex::block::compress_into(image, scratch).ok();
-    let packed = packed.filter(|&len| Encoding::Lz4.fits(len, page_size));
-    match packed.and_then(|len| scratch.get(..len)) {
-        Some(packed) => (Encoding::Lz4, packed),
-        None => (Encoding::Raw, image),
+/// Packs images; it keeps the memory for that.
+#[derive(Debug, Default)]
+struct Packer {
+    full: Vec<u8>,
+    delta: Vec<u8>,
+}
+
+impl Packer {
+    /// The image as it is stored.
+    fn pack<'a>(
+        &'a mut self,
+        page_size: PageSize,
+        image: &'a [u8],
+        base: Option<&[u8]>,
+    ) -> (Encoding, &'a [u8]) {
+        let Self { full, delta } = self;
+        let encoding = Encoding::of_deltas(page_size);
+        let delta = base.and_then(|base| pack_delta(encoding, image, base, delta));
+        let delta = delta.filter(|delta| encoding.fits(delta.len(), page_size));
+        if let Some(delta) = delta.filter(|delta| delta.len() <= page_size.bytes() / 8) {
+            return (encoding, delta);
+        }
+        full.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
+        let packed = lz4_flex::block::compress_into(image, full).ok();
+        let packed = packed.filter(|&len| Encoding::Lz4.fits(len, page_size));
+        let full = match packed.and_then(|len| full.get(..len)) {
+            Some(packed) => (Encoding::Lz4, packed),
+            None => (Encoding::Raw, image),
+        };
+        match delta {
+            Some(delta) if delta.len() <= full.1.len() / 4 * 3 => (encoding, delta),
+            _ => full,
+        }
     }
+}
+
+/// Packs an image as a delta into `scratch`.
+fn pack_delta<'a>(
+    encoding: Encoding,
+    image: &[u8],
+    base: &[u8],
+    scratch: &'a mut Vec<u8>,
+) -> Option<&'a [u8]> {
+    let most = lz4_flex::block::get_maximum_output_size;
+    if encoding == Encoding::Delta {
+        scratch.resize(most(image.len()), 0);
+        let len = lz4_flex::block::compress_into_with_dict(image, scratch, base).ok()?;
+        return scratch.get(..len);
+    }
+    let (first, second) = image.split_at_checked(HALF)?;
+    let (base_first, base_second) = base.split_at_checked(HALF)?;
+    scratch.resize(2 + most(first.len()) + most(second.len()), 0);
+    let (first_len, blocks) = scratch.split_first_chunk_mut::<2>()?;
+    let len = lz4_flex::block::compress_into_with_dict(first, blocks, base_first).ok()?;
+    *first_len = u16::try_from(len).ok()?.to_le_bytes();
+    let rest = blocks.get_mut(len..)?;
+    let second_len = lz4_flex::block::compress_into_with_dict(second, rest, base_second).ok()?;
+    scratch.get(..2 + len + second_len)
 }
 
 fn append_record(

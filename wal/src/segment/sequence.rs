@@ -106,7 +106,7 @@ pub enum SequenceError {
 /// #     None,
 /// # )?;
 /// # for page in [1, 2].into_iter().filter_map(PageNumber::new) {
-/// #     encoder.page(page, PageHash(0), &[0; 512])?;
+/// #     encoder.page(page, PageHash(0), &[0; 512], None)?;
 /// #     encoder.cut(&mut segment)?;
 /// # }
 /// // Transaction 2 was reached. The segment holds transaction 3, in two parts.
