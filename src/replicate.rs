@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `cursor`, `engine`, `ratchet`, `gap`, `passes` | the decisions, as values without I/O |
+//! | `base`, `cursor`, `engine`, `ratchet`, `gap`, `passes` | the decisions, as values without I/O |
 //! | `origin`, `establish` | the beginning: what the replica holds, and how the source continues it |
 //! | `follow`, `tail`, `scan` | the driver: one thread a database |
 //! | `record`, `segments`, `table` | transactions through the page table into segments |
@@ -13,6 +13,7 @@
 //! | `session` | all of it together, started and stopped |
 
 mod attend;
+mod base;
 mod capture;
 mod cursor;
 mod engine;

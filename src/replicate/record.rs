@@ -11,15 +11,16 @@ use genesis_wal::name::SegmentName;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::position::WalPosition;
 use genesis_wal::scan::{FrameRef, Transaction};
-use genesis_wal::segment::{EncodeError, TransactionHeader, TransactionKind};
+use genesis_wal::segment::{EncodeError, Stored, TransactionHeader, TransactionKind};
 use genesis_wal::time::Micros;
 use thiserror::Error;
 
+use super::base::Bases;
 use super::cursor::Doubt;
 use super::gap::Gap;
 use super::passes::Passes;
 use super::readback::{Misplaced, ReadBack};
-use super::segments::{Images, PART_BYTES, Segments, SegmentsError};
+use super::segments::{Image, Images, PART_BYTES, Segments, SegmentsError};
 use super::ship::ShippingEnded;
 use super::table::{AdvanceError, AsOf, PageTable};
 use crate::sqlite::{FrameReader, Source, SourceError, StateReader};
@@ -90,12 +91,15 @@ pub struct Recorder {
     /// What a running snapshot still needs.
     passes: Option<Passes>,
     read_back: ReadBack,
+    bases: Bases,
 }
 
 /// What a transaction wrote.
 struct Written {
     frames: Vec<FrameRef>,
     hashed: Vec<(PageNumber, PageHash)>,
+    /// The hashes of the same pages before it.
+    before: Vec<Option<PageHash>>,
     /// The pages one after another; nothing when they are more than a part holds.
     pages: Vec<u8>,
 }
@@ -104,8 +108,8 @@ impl Recorder {
     /// A recorder of what follows the end of `line`, whose pages `table` describes.
     #[must_use]
     pub fn continuing(table: PageTable, line: Segments) -> Self {
-        let read_back = ReadBack::new(table.page_size());
-        Self { table, line: Some(line), gap: None, passes: None, read_back }
+        let (read_back, bases) = (ReadBack::new(table.page_size()), Bases::new(table.page_size()));
+        Self { table, line: Some(line), gap: None, passes: None, read_back, bases }
     }
 
     /// A recorder of what has become of the end of `line` while nobody looked. The database has `pages`
@@ -128,8 +132,8 @@ impl Recorder {
     pub fn beginning(mut table: PageTable, pages: u32) -> io::Result<Self> {
         table.resize(pages)?;
         let gap = Some(Gap::unknown(pages, Micros(0)));
-        let read_back = ReadBack::new(table.page_size());
-        Ok(Self { table, line: None, gap, passes: None, read_back })
+        let (read_back, bases) = (ReadBack::new(table.page_size()), Bases::new(table.page_size()));
+        Ok(Self { table, line: None, gap, passes: None, read_back, bases })
     }
 
     /// The line that is recorded on.
@@ -184,6 +188,21 @@ impl Recorder {
     ) -> Result<(), RecordError> {
         let written = self.read(transaction, frames)?;
         self.advance(&written.hashed, transaction.pages)?;
+        self.bases.follow(position.identity);
+        let recorded = self.append(transaction, position, &written, frames, seen);
+        self.bases.recorded(written.frames);
+        recorded
+    }
+
+    /// Puts a transaction into a segment, or into the open gap.
+    fn append(
+        &mut self,
+        transaction: &Transaction,
+        position: WalPosition,
+        written: &Written,
+        frames: &mut FrameReader<'_>,
+        seen: Seen,
+    ) -> Result<(), RecordError> {
         let pages = || written.hashed.iter().map(|image| image.0);
         if let Some(gap) = &mut self.gap {
             gap.absorb(pages(), transaction.pages);
@@ -193,7 +212,8 @@ impl Recorder {
         let state = self.table.state();
         let header = header_of(line, transaction, written.hashed.len(), state, seen)?;
         let page_size = self.table.page_size();
-        let mut images = FrameImages { written: &written, page_size, frames };
+        let bases = &mut self.bases;
+        let mut images = FrameImages { written, page_size, frames, bases };
         let Err(error) = line.append(header, Some(position), &written.hashed, &mut images) else {
             return Ok(());
         };
@@ -226,6 +246,7 @@ impl Recorder {
         gap.absorb([], pages);
         gap.distrust(pages);
         self.passes = None;
+        self.bases = Bases::new(self.table.page_size());
         Ok(())
     }
 
@@ -302,7 +323,8 @@ impl Recorder {
                 state: self.table.state(),
             };
             let buffer = vec![0; self.table.page_size().bytes()];
-            let mut images = StateImages { state, table: &self.table, buffer };
+            let bases = &mut self.bases;
+            let mut images = StateImages { state, table: &self.table, buffer, bases };
             line.append(header, position, &pages, &mut images).map_err(plain)?;
         }
         self.gap = None;
@@ -313,6 +335,7 @@ impl Recorder {
     pub fn begin_line(&mut self, line: Segments) {
         self.line = Some(line);
         self.gap = None;
+        self.bases.begin_line();
     }
 
     /// Forgets the line: what follows is recorded on another.
@@ -380,7 +403,13 @@ impl Recorder {
     /// # Errors
     /// When the spool cannot be written.
     pub fn seal(&mut self) -> Result<Option<SegmentName>, RecordError> {
-        self.line.as_mut().map_or(Ok(None), |line| line.seal().map_err(plain))
+        let Some(line) = &mut self.line else { return Ok(None) };
+        let sealed = line.seal().map_err(plain)?;
+        if let Some(name) = sealed {
+            let unmatched = self.bases.take_unmatched();
+            tracing::debug!(segment = %name, unmatched, "sealed; so many pages had no base");
+        }
+        Ok(sealed)
     }
 
     /// The images of a transaction with their hashes, and the pages themselves where they fit one
@@ -396,6 +425,7 @@ impl Recorder {
         let mut written = Written {
             frames: Vec::with_capacity(capacity),
             hashed: Vec::with_capacity(capacity),
+            before: Vec::with_capacity(capacity),
             pages: Vec::new(),
         };
         // The frames of a transaction lie together: the window is set once, at the first of them.
@@ -406,6 +436,7 @@ impl Recorder {
         for image in transaction.images.iter().filter(|image| image.page != lock_page) {
             let page = page_of(frames, image.frame)?;
             written.frames.push(*image);
+            written.before.push(self.table.hash(image.page));
             written.hashed.push((image.page, PageHash::of(image.page, page)));
             if fits {
                 written.pages.extend_from_slice(page);
@@ -496,38 +527,54 @@ struct FrameImages<'a, 'b> {
     written: &'a Written,
     page_size: PageSize,
     frames: &'a mut FrameReader<'b>,
+    bases: &'a mut Bases,
 }
 
 impl Images for FrameImages<'_, '_> {
     type Error = RecordError;
 
-    fn image(&mut self, index: usize, _page: PageNumber) -> Result<&[u8], RecordError> {
-        let bytes = self.page_size.bytes();
-        if let Some(read) = self.written.pages.get(index * bytes..(index + 1) * bytes) {
-            return Ok(read);
-        }
-        let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
-        page_of(self.frames, frame)
+    fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
+        let before = self.written.before.get(index).copied().flatten();
+        let base = self.bases.base_of(page, before, self.frames)?;
+        let len = self.page_size.bytes();
+        let bytes = match self.written.pages.get(index * len..(index + 1) * len) {
+            Some(read) => read,
+            None => {
+                let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
+                page_of(self.frames, frame)?
+            }
+        };
+        Ok(Image { bytes, base })
+    }
+
+    fn stored(&mut self, page: PageNumber, stored: Stored) {
+        self.bases.stored(page, stored);
     }
 }
 
-/// Images of the state that was last seen, which are proven by the page table.
+/// Images of the state that was last seen, which are proven by the page table. They are stored in full:
+/// what the pages were before is not known.
 struct StateImages<'a, 'b> {
     state: &'a mut StateReader<'b>,
     table: &'a PageTable,
     buffer: Vec<u8>,
+    bases: &'a mut Bases,
 }
 
 impl Images for StateImages<'_, '_> {
     type Error = RecordError;
 
-    fn image(&mut self, _index: usize, page: PageNumber) -> Result<&[u8], RecordError> {
+    fn image(&mut self, _index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
         self.state.read(page, &mut self.buffer)?;
         if Some(PageHash::of(page, &self.buffer)) == self.table.hash(page) {
-            Ok(&self.buffer)
+            Ok(Image { bytes: &self.buffer, base: None })
         } else {
             Err(RecordError::Doubt(Doubt::Misread(page)))
         }
+    }
+
+    fn stored(&mut self, page: PageNumber, stored: Stored) {
+        self.bases.stored(page, stored);
     }
 }
 

@@ -8,7 +8,7 @@ use genesis_wal::name::SegmentName;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
-use genesis_wal::segment::{EncodeError, SegmentEncoder, TransactionHeader};
+use genesis_wal::segment::{EncodeError, SegmentEncoder, Stored, TransactionHeader};
 use genesis_wal::time::Micros;
 use thiserror::Error;
 
@@ -40,7 +40,19 @@ pub trait Images {
     ///
     /// # Errors
     /// When it cannot be had.
-    fn image(&mut self, index: usize, page: PageNumber) -> Result<&[u8], Self::Error>;
+    fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, Self::Error>;
+
+    /// Learns how the image of a page was stored.
+    fn stored(&mut self, page: PageNumber, stored: Stored);
+}
+
+/// The image of a page.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    /// The page.
+    pub bytes: &'a [u8],
+    /// The page in the state before, where it may be stored as a delta to that.
+    pub base: Option<&'a [u8]>,
 }
 
 /// The end of a line of history, and the segment that is open on it.
@@ -176,8 +188,9 @@ impl Segments {
     ) -> Result<(), SegmentsError<I::Error>> {
         self.encoder.begin(header, position).map_err(SegmentsError::Encode)?;
         for (index, &(page, hash)) in pages.iter().enumerate() {
-            let image = images.image(index, page).map_err(SegmentsError::Image)?;
-            self.encoder.page(page, hash, image).map_err(SegmentsError::Encode)?;
+            let Image { bytes, base } = images.image(index, page).map_err(SegmentsError::Image)?;
+            let stored = self.encoder.page(page, hash, bytes, base);
+            images.stored(page, stored.map_err(SegmentsError::Encode)?);
             if long && self.encoder.len() >= PART_BYTES {
                 self.cut().map_err(lift)?;
             }

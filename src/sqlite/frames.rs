@@ -31,6 +31,12 @@ impl<'a> FrameReader<'a> {
         Self { source, page_size, max_frame, first: 1, window: Vec::new(), single: Vec::new() }
     }
 
+    /// The database whose WAL this is.
+    #[must_use]
+    pub fn source(&self) -> &'a Source {
+        self.source
+    }
+
     /// Whole frames from `frame` on, as many as a window holds; empty where the file ends before
     /// that frame does.
     ///
