@@ -4,6 +4,10 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use genesis_wal::part::{self, Part};
+use genesis_wal::reader::Reader;
+use genesis_wal::segment::{PageRecord, fragments};
+
 use crate::support::{Sandbox, Sqlite};
 
 /// A replica with one snapshot and several segments.
@@ -66,6 +70,40 @@ fn a_flipped_byte() {
     assert_refused(&sandbox, pack);
     put_back(pack, &good);
     sandbox.restore(&[]);
+}
+
+/// A delta in a sound envelope that does not lead to the page that was recorded. It is unpacked when
+/// all segments have been read, and it is its own segment that is named.
+#[test]
+fn a_delta_that_leads_elsewhere() {
+    let sandbox = replicated();
+    let good_state = std::fs::read(sandbox.restore(&[]).0).unwrap();
+    for object in &sandbox.objects_ending(".seg")[..2] {
+        let good = std::fs::read(object).unwrap();
+        let part = Part::decode(&mut Reader::new(&good)).unwrap();
+        assert_eq!(good.len(), part.payload.len() + 104, "one part");
+        let pages = fragments(&part).flat_map(|fragment| fragment.unwrap().pages);
+        let delta = pages.filter(PageRecord::is_delta).last().unwrap();
+        let at =
+            part.payload.windows(delta.stored_len()).position(|w| w == delta.stored()).unwrap();
+        let mut refused = 0;
+        for position in 0..delta.stored_len() {
+            let mut payload = part.payload.to_vec();
+            payload[at + position] ^= 0x41;
+            let mut bad = Vec::new();
+            part::encode(&part.header, &payload, &mut bad).unwrap();
+            put_back(object, &bad);
+            let (restored, ended) = sandbox.try_restore(&[]);
+            if ended.code == 0 {
+                assert!(std::fs::read(restored).unwrap() == good_state, "byte {position}");
+            } else {
+                ended.expect_code(5).expect_words(&[name(object)]);
+                refused += 1;
+            }
+        }
+        assert!(refused > delta.stored_len() / 2, "{refused} of {}", delta.stored_len());
+        put_back(object, &good);
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod support;
 mod applications;
 mod checkpoints;
 mod damage;
+mod deltas;
 mod descriptors;
 mod exec;
 mod ghosts;
