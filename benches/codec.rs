@@ -1,24 +1,31 @@
-//! How fast bytes go through the codecs: the WAL scan, the page hash, segments and the CRC of their
-//! parts. 1024 pages of 4 KiB, four to a transaction; throughput is that of the pages.
+//! How fast bytes go through the codecs: the WAL scan, the page hash, segments of full images and of
+//! deltas, their application to a file in memory, and the CRC of their parts; and how long a plan takes.
+//! 1024 pages of 4 KiB, four to a transaction; throughput is that of the pages.
 //!
 //! `cargo bench --bench codec`
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the input is made here")]
 
+use std::convert::Infallible;
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use genesis_restore::apply::{Applier, Base, PageSink};
+use genesis_restore::plan::plan;
+use genesis_restore::target::Target;
+use genesis_snapshot::inventory::Inventory;
 use genesis_wal::checksum::{ByteOrder, Checksum};
 use genesis_wal::frame::FrameHeader;
 use genesis_wal::header::{Salts, WalHeader};
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::index::IndexHeader;
+use genesis_wal::name::{ManifestName, ObjectName, SegmentName};
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::{Part, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::scan::{ScanEnd, Scanner, Step};
 use genesis_wal::segment::{SegmentEncoder, TransactionHeader, TransactionKind, fragments};
-use genesis_wal::time::Micros;
+use genesis_wal::time::{Micros, Millis};
 
 const PAGES: u32 = 1024;
 const PAGES_EACH: u32 = 4;
@@ -69,15 +76,27 @@ impl Pages {
         (header, frames, index)
     }
 
-    /// A segment of one part, one transaction to four pages.
-    fn segment(&self, hashes: &[PageHash]) -> Vec<u8> {
+    /// The same pages after one byte of each was changed.
+    fn changed(&self) -> Self {
+        let change = |(number, image): &(PageNumber, Vec<u8>)| {
+            let mut image = image.clone();
+            let at = number.index() * 37 % image.len();
+            image[at] ^= 1;
+            (*number, image)
+        };
+        Self { size: self.size, images: self.images.iter().map(change).collect() }
+    }
+
+    /// A segment of one part, one transaction to four pages, with the pages of `base` as bases.
+    fn segment(&self, hashes: &[PageHash], base: Option<&Self>) -> Vec<u8> {
         let mut encoder = SegmentEncoder::new(self.size, stamp(), StateHash(0));
         let mut hashes = hashes.iter();
         for (txid, images) in (1..).zip(self.images.chunks(PAGES_EACH as usize)) {
             encoder.begin(transaction(Txid(txid)), None).unwrap();
             for (number, image) in images {
                 let hash = hashes.next().unwrap();
-                encoder.page(*number, *hash, image, None).unwrap();
+                let base = base.map(|base| base.images[number.index()].1.as_slice());
+                encoder.page(*number, *hash, image, base).unwrap();
             }
         }
         let mut out = Vec::new();
@@ -144,24 +163,83 @@ fn scan(header: WalHeader, frames: &[u8], index: &IndexHeader) -> usize {
     }
 }
 
-/// Reads a segment as a restore does: every page unpacked and proven.
-fn unpack(segment: &[u8], page: &mut [u8]) -> usize {
+/// Reads a segment: every page unpacked and proven.
+fn unpack(segment: &[u8], base: Option<&Pages>, page: &mut [u8]) -> usize {
     let part = Part::decode(&mut Reader::new(segment)).unwrap();
     let mut pages = 0;
     for fragment in fragments(&part) {
         for record in fragment.unwrap().pages {
-            record.unpack(None, page).unwrap();
+            let base = base.map(|base| base.images[record.number.index()].1.as_slice());
+            record.unpack(base, page).unwrap();
             pages += 1;
         }
     }
     pages
 }
 
+/// A restored file in memory.
+struct File(Vec<u8>);
+
+impl PageSink for File {
+    type Error = Infallible;
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Infallible> {
+        let start = usize::try_from(offset).unwrap();
+        buffer.copy_from_slice(&self.0[start..start + buffer.len()]);
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Infallible> {
+        let start = usize::try_from(offset).unwrap();
+        self.0[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&mut self, len: u64) -> Result<(), Infallible> {
+        self.0.resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+}
+
+/// Applies a segment to a file as a restore does.
+fn apply(pages: &Pages, segment: &[u8], file: &mut File) -> u32 {
+    let base = Base {
+        generation: stamp().generation,
+        txid: Txid(0),
+        state: StateHash(0),
+        page_size: pages.size,
+        pages: PAGES,
+        time: Micros(0),
+    };
+    let part = Part::decode(&mut Reader::new(segment)).unwrap();
+    let mut applier = Applier::new(base, Target::Latest, part.header.last);
+    applier.push(&part, file).unwrap();
+    applier.finish(file).unwrap().pages
+}
+
+/// Names of a replica with four snapshots and a thousand segments, to be planned from.
+fn inventory() -> Inventory {
+    let generation = stamp().generation;
+    let names = (1..=1000).flat_map(|txid| {
+        let (time, epoch) = (Millis(txid), Epoch(1));
+        let (first, last) = (Txid(txid + 1), Txid(txid + 1));
+        let segment = SegmentName { generation, level: 0, first, last, time, epoch, repair: 0 };
+        let txid = Txid(txid);
+        let manifest = ManifestName { generation, txid, time, epoch, attempt: 0, repair: 0 };
+        let snapshot = (txid.0 % 250 == 1).then_some(ObjectName::from(manifest));
+        snapshot.into_iter().chain([ObjectName::from(segment)])
+    });
+    Inventory::from_objects(names.map(|name| (name, 1000)))
+}
+
 fn codec(criterion: &mut Criterion) {
     let pages = Pages::new();
     let (header, frames, index) = pages.wal();
     let hashes = pages.hashes();
-    let segment = pages.segment(&hashes);
+    let segment = pages.segment(&hashes, None);
+    let changed = pages.changed();
+    let changed_hashes = changed.hashes();
+    let deltas = changed.segment(&changed_hashes, Some(&pages));
     let mut page = vec![0; pages.size.bytes()];
 
     let mut group = criterion.benchmark_group("codec");
@@ -173,11 +251,27 @@ fn codec(criterion: &mut Criterion) {
         bencher.iter(|| black_box(&pages).hashes());
     });
     group.bench_function("segment encode", |bencher| {
-        bencher.iter(|| black_box(&pages).segment(&hashes));
+        bencher.iter(|| black_box(&pages).segment(&hashes, None));
+    });
+    group.bench_function("segment encode, deltas", |bencher| {
+        bencher.iter(|| black_box(&changed).segment(&changed_hashes, Some(&pages)));
     });
     group.bench_function("segment decode", |bencher| {
-        bencher.iter(|| unpack(black_box(&segment), &mut page));
+        bencher.iter(|| unpack(black_box(&segment), None, &mut page));
     });
+    group.bench_function("segment decode, deltas", |bencher| {
+        bencher.iter(|| unpack(black_box(&deltas), Some(&pages), &mut page));
+    });
+    for (name, segment) in [("apply", &segment), ("apply, deltas", &deltas)] {
+        group.bench_function(name, |bencher| {
+            let file = || File(pages.images.iter().flat_map(|(_, image)| image.clone()).collect());
+            bencher.iter_batched_ref(
+                file,
+                |file| apply(&pages, segment, file),
+                BatchSize::LargeInput,
+            );
+        });
+    }
     group.finish();
 
     let mut group = criterion.benchmark_group("part");
@@ -189,5 +283,13 @@ fn codec(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec);
+fn plans(criterion: &mut Criterion) {
+    let inventory = inventory();
+    criterion.bench_function("plan of a thousand segments", |bencher| {
+        let target = Target::Txid(Txid(990));
+        bencher.iter(|| plan(black_box(&inventory), target, None).map(|plan| plan.reaches));
+    });
+}
+
+criterion_group!(benches, codec, plans);
 criterion_main!(benches);
