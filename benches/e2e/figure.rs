@@ -24,13 +24,17 @@ pub enum Target {
     NeverAbove(f64),
     RatioAtLeast(f64),
     RatioAtMost(f64),
+    /// By the medians, of what the oldest Litestream takes.
+    OfLitestreamAtMost(f64),
+    /// By the medians, of what the best Litestream takes.
+    OfBestLitestreamAtMost(f64),
     /// No more than without the replicator, in sum.
     NotMoreThanWithout,
     All,
 }
 
 /// Scenario, figure, target.
-const TARGETS: [(&str, &str, Target); 23] = [
+const TARGETS: [(&str, &str, Target); 29] = [
     ("flat-out", "commits", Target::RatioAtLeast(1.2)),
     ("flat-out", "WAL, greatest", Target::NeverAbove(64.0)),
     ("flat-out", "commit to replica, worst", Target::NeverAbove(1000.0)),
@@ -48,6 +52,12 @@ const TARGETS: [(&str, &str, Target); 23] = [
     ("durable", "commit to replica, median", Target::AtMost(60.0)),
     ("cpu", "processor at 300 commits/s", Target::AtMost(5.0)),
     ("cpu", "processor when idle", Target::AtMost(0.1)),
+    ("volume-counter", "shipped for a lone commit", Target::OfLitestreamAtMost(0.1)),
+    ("volume-insert", "shipped for a lone commit", Target::OfLitestreamAtMost(0.25)),
+    ("volume-blob", "shipped for a lone commit", Target::OfLitestreamAtMost(0.5)),
+    ("volume-counter", "processor for a MB of WAL", Target::OfBestLitestreamAtMost(0.5)),
+    ("volume-insert", "processor for a MB of WAL", Target::OfBestLitestreamAtMost(0.5)),
+    ("volume-blob", "processor for a MB of WAL", Target::OfBestLitestreamAtMost(0.5)),
     ("flat-out", "failed commits", Target::NotMoreThanWithout),
     ("paced", "failed commits", Target::NotMoreThanWithout),
     ("paced-full", "failed commits", Target::NotMoreThanWithout),

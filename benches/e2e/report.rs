@@ -74,6 +74,13 @@ impl Measured {
         Row { figure: name, unit, side: side.name(), values, ratios, target, reached: None }
     }
 
+    /// The medians of the Litestreams, the oldest first.
+    fn litestreams(&self, figure: &str) -> Vec<f64> {
+        let of_litestream = |row: &&Row| row.figure == figure && row.side.starts_with("litestream");
+        let rows = self.rows.iter().filter(of_litestream);
+        rows.filter_map(|row| Spread::of(&row.values)).map(|spread| spread.median).collect()
+    }
+
     fn row(&self, figure: &str, side: &Side) -> Option<&Row> {
         let name = side.name();
         self.rows.iter().find(|row| row.figure == figure && row.side == name)
@@ -90,7 +97,8 @@ impl Measured {
         let sum = |row: &Row| row.values.iter().sum::<f64>();
         let judge = |row: &Row| {
             let without = self.row(row.figure, &Side::Without).map_or(0.0, sum);
-            row.target.and_then(|target| row.reaches(target, without))
+            row.target
+                .and_then(|target| row.reaches(target, without, &self.litestreams(row.figure)))
         };
         let judged: Vec<_> = self.rows.iter().map(judge).collect();
         for (row, reached) in self.rows.iter_mut().zip(judged) {
@@ -150,14 +158,19 @@ impl Row {
     }
 
     /// Whether a target is reached; `None` where nothing says so.
-    fn reaches(&self, target: Target, without: f64) -> Option<bool> {
+    fn reaches(&self, target: Target, without: f64, litestreams: &[f64]) -> Option<bool> {
         let values = Spread::of(&self.values)?;
+        let share = |other: f64| values.median / other;
         let ratio = Spread::of(&self.ratios).map(|spread| spread.median);
         match target {
             Target::AtMost(most) => Some(values.median <= most),
             Target::NeverAbove(most) => Some(values.greatest <= most),
             Target::RatioAtLeast(least) => ratio.map(|ratio| ratio >= least),
             Target::RatioAtMost(most) => ratio.map(|ratio| ratio <= most),
+            Target::OfLitestreamAtMost(most) => litestreams.first().map(|l| share(*l) <= most),
+            Target::OfBestLitestreamAtMost(most) => {
+                litestreams.iter().copied().min_by(f64::total_cmp).map(|best| share(best) <= most)
+            }
             Target::NotMoreThanWithout => Some(self.values.iter().sum::<f64>() <= without),
             Target::All => Some(self.values.iter().all(|value| *value >= 100.0)),
         }
@@ -170,6 +183,8 @@ fn describe(target: Target) -> String {
         Target::NeverAbove(most) => format!("always ≤ {most}"),
         Target::RatioAtLeast(least) => format!("ratio ≥ {least}"),
         Target::RatioAtMost(most) => format!("ratio ≤ {most}"),
+        Target::OfLitestreamAtMost(most) => format!("≤ {most} of Litestream's"),
+        Target::OfBestLitestreamAtMost(most) => format!("≤ {most} of the better Litestream's"),
         Target::NotMoreThanWithout => "no more than without".to_owned(),
         Target::All => "all".to_owned(),
     }

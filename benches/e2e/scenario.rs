@@ -7,6 +7,7 @@ mod flat_out;
 mod holds;
 mod operator;
 mod paced;
+mod volume;
 
 use std::path::Path;
 
@@ -51,19 +52,21 @@ pub enum Sides {
     Ours,
     /// The replicator.
     OnlyWith,
+    /// Whoever replicates.
+    Replicators,
 }
 
 impl Sides {
     pub fn has(self, side: &Side) -> bool {
         match (self, side) {
             (_, Side::With) | (Self::All | Self::Ours, Side::Without) => true,
-            (_, other) => self == Self::All && *other != Side::Without,
+            (_, other) => matches!(self, Self::All | Self::Replicators) && *other != Side::Without,
         }
     }
 }
 
 /// All of them, in order.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "flat-out",
         title: "one writer as fast as it goes, synchronous=NORMAL",
@@ -126,5 +129,26 @@ pub const SCENARIOS: [Scenario; 9] = [
         file_system: FileSystem::Disk,
         sides: Sides::OnlyWith,
         run: cpu::run,
+    },
+    Scenario {
+        name: "volume-counter",
+        title: "a counter in a random row of 200 bytes, one commit a second, then 20,000 at once",
+        file_system: FileSystem::Disk,
+        sides: Sides::Replicators,
+        run: volume::counter,
+    },
+    Scenario {
+        name: "volume-insert",
+        title: "300 bytes of random text appended, one commit a second, then 20,000 at once",
+        file_system: FileSystem::Disk,
+        sides: Sides::Replicators,
+        run: volume::insert,
+    },
+    Scenario {
+        name: "volume-blob",
+        title: "a random KiB appended, one commit a second, then 20,000 at once",
+        file_system: FileSystem::Disk,
+        sides: Sides::Replicators,
+        run: volume::blob,
     },
 ];

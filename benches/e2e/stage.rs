@@ -70,6 +70,15 @@ impl<'a> Stage<'a> {
         Ok(arrivals.transpose()?.map(|arrivals| Watched { arrivals, numbering }))
     }
 
+    /// Bytes in the replica.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        let mut names = Vec::new();
+        walk(&self.replica, &self.replica, &mut names)?;
+        // What was there a moment ago may be gone.
+        let sizes = names.iter().filter_map(|name| self.replica.join(name).metadata().ok());
+        Ok(sizes.map(|found| found.len()).sum())
+    }
+
     /// Ends whoever replicates; what it logged.
     pub fn strike(mut self) -> Result<String> {
         let Some(replicator) = self.replicator.take() else { return Ok(String::new()) };

@@ -204,7 +204,8 @@ mod tests {
     }
 
     fn bases() -> Bases {
-        let mut bases = Bases::new(PageSize::new(512).unwrap()).after_snapshot();
+        let mut bases = Bases::new(PageSize::new(512).unwrap());
+        bases.begin_line();
         bases.follow(wal(1));
         bases
     }
