@@ -22,11 +22,11 @@ use genesis_snapshot::pack::{PackError, PackedBlock, pack_block};
 use genesis_wal::page::PageHash;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use thiserror::Error;
+use thread_priority::ThreadPriority;
 use thread_priority::unix::{
     NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
     thread_native_id,
 };
-use thread_priority::{ThreadPriority, ThreadPriorityValue};
 
 pub use known::Known;
 pub use packer::{Packer, Snapshot};
@@ -234,12 +234,10 @@ fn pool() -> Result<rayon::ThreadPool, CaptureError> {
 }
 
 fn be_idle() {
-    let lowest = ThreadPriorityValue::try_from(0).map(ThreadPriority::Crossplatform);
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let set =
-        lowest.map(|lowest| set_thread_priority_and_policy(thread_native_id(), lowest, policy));
-    if !matches!(set, Ok(Ok(()))) {
-        tracing::debug!("cannot lower the priority of a thread");
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    if let Err(error) = set {
+        tracing::debug!(?error, "cannot lower the priority of a thread");
     }
 }
 

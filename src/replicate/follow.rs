@@ -308,7 +308,7 @@ impl Follower {
         match tail.engine.next(&seen) {
             Action::Read => tail.read(source, &index.header)?,
             Action::Move(procedure) => tail.move_lock(source, procedure).map_err(interrupted)?,
-            Action::Seal => tail.seal()?,
+            Action::Seal => tail.seal_or_keep()?,
             Action::ReadBack => tail.read_back(source)?,
             Action::Wait(time) => {
                 // A commit that was on its way when the watch began makes no event.

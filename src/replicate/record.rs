@@ -537,12 +537,11 @@ impl Images for FrameImages<'_, '_> {
         let before = self.written.before.get(index).copied().flatten();
         let base = self.bases.base_of(page, before, self.frames)?;
         let len = self.page_size.bytes();
-        let bytes = match self.written.pages.get(index * len..(index + 1) * len) {
-            Some(read) => read,
-            None => {
-                let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
-                page_of(self.frames, frame)?
-            }
+        let bytes = if let Some(read) = self.written.pages.get(index * len..(index + 1) * len) {
+            read
+        } else {
+            let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
+            page_of(self.frames, frame)?
         };
         Ok(Image { bytes, base })
     }

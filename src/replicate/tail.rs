@@ -35,6 +35,9 @@ const LOOKS_OF_TWO_MINDS: u32 = 100;
 /// The pause before a torn wal-index, whose writer lives, is looked at again.
 const TORN_PAUSE: Duration = Duration::from_millis(1);
 
+/// The pause after a segment could not be sealed.
+const SEAL_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long the write lock is tried for, to read what nothing holds, and the pause between.
 const UNHELD_PATIENCE: Duration = Duration::from_millis(500);
 const UNHELD_PAUSE: Duration = Duration::from_millis(1);
@@ -62,6 +65,8 @@ pub struct Tail {
     alone_at: Option<IndexHeader>,
     /// How often that was.
     settles: u64,
+    /// What was recorded could not be sealed.
+    is_unsealed: bool,
     /// Since when index and file have been of two minds, and in how many looks.
     of_two_minds: Option<(Duration, u32)>,
 }
@@ -100,6 +105,7 @@ impl Tail {
             settled: None,
             alone_at: None,
             settles: 0,
+            is_unsealed: false,
             of_two_minds: None,
         }
     }
@@ -397,11 +403,24 @@ impl Tail {
         Ok(())
     }
 
-    /// Seals; what cannot be written waits for the next time.
-    fn seal_or_keep(&mut self) -> Result<(), RecordError> {
+    /// Seals; what cannot be written is kept in memory until it can be, or until it is too much.
+    ///
+    /// # Errors
+    /// [`RecordError`], but not that the spool cannot be written.
+    pub fn seal_or_keep(&mut self) -> Result<(), RecordError> {
         match self.seal() {
             Err(RecordError::Local(error)) => {
-                tracing::debug!(%error, "cannot seal a segment yet");
+                if !self.is_unsealed {
+                    tracing::error!(%error, "NOT PROTECTED: cannot write the spool");
+                }
+                self.is_unsealed = true;
+                clock::rest(SEAL_PAUSE);
+                Ok(())
+            }
+            Ok(()) => {
+                if std::mem::take(&mut self.is_unsealed) {
+                    tracing::info!("the spool can be written again");
+                }
                 Ok(())
             }
             other => other,

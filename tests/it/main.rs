@@ -27,6 +27,7 @@ mod places;
 mod refusals;
 mod restarts;
 mod shutdown;
+mod snapshots;
 mod storm;
 mod underfoot;
 mod vanished;

@@ -1,0 +1,220 @@
+//! Snapshots of databases that are too large to be read at one look: in passes, beside writers, again
+//! and again, interrupted.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use genesis_replicate::clock;
+
+use crate::support::{
+    Application, Process, Sandbox, Sqlite, assert_same, contents_of, same_bytes, wait_until,
+};
+
+/// A database of so many rows, a page each, that do not compress.
+fn large(rows: u32) -> Sandbox {
+    let sandbox = Sandbox::new();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run(&format!(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;
+         CREATE TABLE big(id INTEGER PRIMARY KEY, n INT, photo BLOB);
+         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
+         INSERT INTO big SELECT n, 0, randomblob(3500) FROM c;"
+    ));
+    application.close();
+    sandbox
+}
+
+/// Counts up rows by chance, a commit each, until it is killed.
+const LOAD: &str = "
+import random, sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+c.execute('PRAGMA synchronous=OFF')
+while True:
+    c.execute('UPDATE big SET n = n + 1 WHERE id = ?', (random.randint(1, int(sys.argv[2])),))
+    time.sleep(0.001)
+";
+
+fn load(sandbox: &Sandbox, rows: u32) -> Process {
+    let mut python = Command::new("python3");
+    sandbox.start(python.args(["-c", LOAD]).arg(&sandbox.db).arg(rows.to_string()))
+}
+
+fn bytes_of(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> u64 {
+    paths.into_iter().map(|path| path.as_ref().metadata().unwrap().len()).sum()
+}
+
+/// The replica's latest state is the database's, byte for byte.
+fn assert_complete(sandbox: &Sandbox) {
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+}
+
+#[test]
+fn a_database_in_use_is_captured_in_passes() {
+    const ROWS: u32 = 12_000;
+    let sandbox = large(ROWS);
+    let load = load(&sandbox, ROWS);
+    let mut replicator = sandbox.replicate();
+    replicator.wait_for_log("a snapshot is stored");
+    let first = sandbox.last_txid().unwrap();
+    sandbox.wait_for_txid(first + 50);
+    load.kill();
+    replicator.stop();
+    // A state between the snapshot and the last commit, whole as SQLite sees it.
+    let (restored, _) = sandbox.restore(&["--txid", &(first + 20).to_string()]);
+    let Application::Inside(connection) = Application::open(Sqlite::Bundled, &restored) else {
+        panic!("no connection here")
+    };
+    let checked: String = connection.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+    assert_eq!(checked, "ok");
+    assert_complete(&sandbox);
+}
+
+#[test]
+fn the_second_snapshot_stores_what_changed_and_an_idle_database_has_no_third() {
+    let sandbox = large(12_000);
+    let manifests = || sandbox.objects_ending(".manifest").len();
+    let more = ["--snapshot-interval", "1s"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_for_log("a snapshot is stored");
+    let first = bytes_of(sandbox.objects_ending(".pack"));
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("UPDATE big SET n = 1 WHERE id BETWEEN 3000 AND 3099;");
+    wait_until("a second snapshot", || (manifests() == 2).then_some(()));
+    let second = bytes_of(sandbox.objects_ending(".pack")) - first;
+    assert!(second > 0 && second * 30 < first, "{second} bytes after {first}");
+    application.run("SELECT count(*) FROM big;");
+    // Two of these intervals would have passed.
+    clock::rest(Duration::from_millis(2500));
+    assert_eq!(manifests(), 2);
+    replicator.stop();
+    // By the second snapshot alone: nothing comes after it.
+    assert_complete(&sandbox);
+}
+
+#[test]
+fn an_interrupted_snapshot_goes_on_with_what_is_stored() {
+    const ROWS: u32 = 36_000;
+    let sandbox = large(ROWS);
+    let packs = || sandbox.objects_ending(".pack");
+    let replicator = sandbox.replicate();
+    wait_until("two packs", || (packs().len() >= 2).then_some(()));
+    replicator.kill();
+    assert!(sandbox.objects_ending(".manifest").is_empty());
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("UPDATE big SET n = 1 WHERE id = 5;");
+    application.close();
+    let mut replicator = sandbox.replicate();
+    replicator.wait_for_log("a snapshot is stored");
+    replicator.stop();
+    let (stored, whole) = (bytes_of(packs()), sandbox.db.metadata().unwrap().len());
+    // At most the pack that was on its way came twice.
+    assert!(stored < whole + (40 << 20), "{stored} bytes of packs for {whole}");
+    assert_complete(&sandbox);
+}
+
+#[test]
+fn a_wal_that_is_gone_costs_only_the_pages_that_differ() {
+    let sandbox = large(12_000);
+    let mut replicator = sandbox.replicate();
+    replicator.wait_for_log("a snapshot is stored");
+    replicator.stop();
+    let before = sandbox.objects();
+    let mut application = sandbox.application(Sqlite::Python);
+    application.run("UPDATE big SET n = 7 WHERE id IN (1, 6000, 12000);");
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    sandbox.replicate().stop().expect_words(&["comparing every page", "pages=3 kind=Rebase"]);
+    let after = sandbox.objects().into_iter().filter(|name| !before.contains(name));
+    let after: Vec<_> = after.map(|name| sandbox.replica.join(name)).collect();
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert!(bytes_of(&after) < 40_000);
+    assert_complete(&sandbox);
+}
+
+#[test]
+fn a_page_table_that_is_lost_torn_or_old_is_made_anew() {
+    let sandbox = large(6_000);
+    let mut replicator = sandbox.replicate();
+    replicator.wait_for_log("a snapshot is stored");
+    replicator.stop();
+    let table = sandbox.state().join("table");
+    let old = std::fs::read(&table).unwrap();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let replicator = sandbox.replicate();
+    application.run("UPDATE big SET n = 1 WHERE id < 100; DELETE FROM big WHERE id > 5000;");
+    replicator.stop();
+    let before = sandbox.objects();
+
+    let mut torn = std::fs::read(&table).unwrap();
+    torn.truncate(torn.len() / 2);
+    for bytes in [Some(torn), Some(old), None] {
+        match bytes {
+            Some(bytes) => File::create(&table).unwrap().write_all(&bytes).unwrap(),
+            None => std::fs::remove_file(&table).unwrap(),
+        }
+        sandbox.replicate().stop().expect_words(&["continuing what the replica holds"]);
+        assert_eq!(sandbox.objects(), before);
+        assert!(table.exists());
+    }
+    // All local state at once.
+    std::fs::remove_dir_all(sandbox.state()).unwrap();
+    let replicator = sandbox.replicate();
+    application.run("VACUUM;");
+    replicator.stop();
+    assert_eq!(sandbox.generations().len(), 1);
+    application.close();
+    assert_complete(&sandbox);
+}
+
+/// A file system of its own for the local state, which is soon full.
+#[test]
+fn a_full_disk_harms_no_one_and_heals() {
+    let sandbox = large(100);
+    let state = sandbox.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs"]).arg(&state);
+    if !mount.status().unwrap().success() {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let _mounted = Mounted(&state);
+    let more = ["--state-dir", state.to_str().unwrap()];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_for_log("a snapshot is stored");
+    let filler = state.join("filler");
+    Command::new("dd")
+        .arg("if=/dev/zero")
+        .arg(format!("of={}", filler.display()))
+        .args(["bs=4k", "count=10000"])
+        .output()
+        .unwrap();
+    let mut application = sandbox.application(Sqlite::Python);
+    for n in 0..40 {
+        application
+            .run(&format!("UPDATE big SET photo = randomblob(3500), n = {n} WHERE id < 50;"));
+    }
+    replicator.wait_for_log("commits are not recorded one by one");
+    std::fs::remove_file(&filler).unwrap();
+    replicator.wait_for_log("kind=Coarse");
+    application.run("UPDATE big SET n = 1000 WHERE id = 1;");
+    replicator.stop();
+    application.close();
+    let restored = contents_of(&sandbox.restore(&[]).0);
+    assert_same(&restored, &contents_of(&sandbox.db), "the restored database");
+    assert_complete(&sandbox);
+}
+
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0).status().ok();
+    }
+}
