@@ -37,6 +37,21 @@ impl ObjectError {
     }
 }
 
+/// A part that is proven by its CRC, with its own bytes.
+#[derive(Debug, Clone)]
+pub struct OwnedPart {
+    header: PartHeader,
+    payload: Bytes,
+}
+
+impl OwnedPart {
+    /// The part.
+    #[must_use]
+    pub fn part(&self) -> Part<'_> {
+        Part { header: self.header, payload: &self.payload }
+    }
+}
+
 /// Reads an object's parts, in order.
 #[derive(Debug)]
 pub struct PartStream {
@@ -53,20 +68,19 @@ impl PartStream {
         Self { store, name, offset: 0, buffer: BytesMut::new() }
     }
 
-    /// The bytes of the next part, proven by its CRC; `None` at the end of the object.
+    /// The next part; `None` at the end of the object.
     ///
     /// # Errors
     /// [`ObjectError`], also when the object ends within a part.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ObjectError> {
+    pub async fn next(&mut self) -> Result<Option<OwnedPart>, ObjectError> {
         if !self.fill(PartHeader::LEN).await? && self.buffer.is_empty() {
             return Ok(None);
         }
         let len = part::stored_len(&self.buffer).map_err(|error| self.damaged(error))?;
         self.fill(len).await?;
         let bytes = self.buffer.split_to(len.min(self.buffer.len())).freeze();
-        let mut reader = Reader::new(&bytes);
-        Part::decode(&mut reader).map_err(|error| self.damaged(error))?;
-        Ok(Some(bytes))
+        let part = Part::decode(&mut Reader::new(&bytes)).map_err(|error| self.damaged(error))?;
+        Ok(Some(OwnedPart { header: part.header, payload: bytes.slice_ref(part.payload) }))
     }
 
     /// The name of the object.
@@ -85,20 +99,21 @@ impl PartStream {
                 return Ok(false);
             }
             self.offset += fetched.len() as u64;
-            self.buffer.extend_from_slice(&fetched);
+            self.take(fetched);
         }
         Ok(true)
+    }
+
+    /// Adds bytes to those that wait, without a copy where none do.
+    fn take(&mut self, fetched: Bytes) {
+        if self.buffer.is_empty() {
+            self.buffer = fetched.into();
+        } else {
+            self.buffer.extend_from_slice(&fetched);
+        }
     }
 
     fn damaged(&self, error: PartError) -> ObjectError {
         ObjectError::damaged(self.name, error)
     }
-}
-
-/// The one part of bytes that a [`PartStream`] has proven.
-///
-/// # Errors
-/// [`ObjectError::Damaged`] when they hold none.
-pub fn proven(name: ObjectName, bytes: &[u8]) -> Result<Part<'_>, ObjectError> {
-    Part::decode(&mut Reader::new(bytes)).map_err(|error| ObjectError::damaged(name, error))
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::durable;
-use crate::object::{ObjectError, PartStream, proven};
+use crate::object::{ObjectError, PartStream};
 use crate::store::{Body, Store, StoreError, StoreErrorKind};
 
 /// The format that this program reads and writes.
@@ -206,8 +206,8 @@ impl Replica {
         let damaged = |reason: &dyn fmt::Display| ObjectError::damaged(name, reason);
         let mut stream = PartStream::new(Arc::clone(&self.store), name.into());
         let mut sequence = None;
-        while let Some(bytes) = stream.next().await? {
-            let part = proven(name.into(), &bytes)?;
+        while let Some(owned) = stream.next().await? {
+            let part = owned.part();
             let begun = sequence
                 .get_or_insert_with(|| (part.header, Sequence::beginning_with(&part.header)));
             begun.1.accept(&part).map_err(|error| damaged(&error))?;

@@ -6,19 +6,21 @@
 
 mod blocks;
 mod output;
+mod segments;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use genesis_restore::apply::{Applier, ApplyError, Base, Flow, Restored};
+use genesis_restore::apply::{Applier, Base, Restored};
 use genesis_restore::plan::{Plan, PlanError, plan};
 use genesis_restore::target::Target;
 use genesis_wal::id::Generation;
-use genesis_wal::name::SegmentName;
 use genesis_wal::page::StateHash;
 use thiserror::Error;
 
-use crate::object::{ObjectError, PartStream, proven};
+use self::segments::Segments;
+use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError};
 use crate::store::StoreError;
 pub use output::Output;
@@ -87,6 +89,8 @@ pub struct Request {
     pub generation: Option<Generation>,
     /// Where to.
     pub output: PathBuf,
+    /// Objects fetched at once, and threads at work.
+    pub parallelism: NonZeroUsize,
 }
 
 /// Restores one state of a database.
@@ -100,72 +104,29 @@ pub async fn restore(
 ) -> Result<Restored, RestoreError> {
     let output = Output::prepare(&request.output)?;
     let plan = plan(&replica.inventory().await?, request.target, request.generation)?;
-    assemble(replica, &plan, output, &mut progress).await
+    assemble(replica, &plan, output, request, &mut progress).await
 }
 
 async fn assemble(
     replica: &Replica,
     plan: &Plan,
     mut output: Output,
+    request: &Request,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Restored, RestoreError> {
-    let manifest = replica.manifest(plan.manifest).await?;
-    blocks::write(replica.store(), &manifest, &mut output, progress).await?;
-    let mut applier = Applier::new(Base::from(&manifest), plan.target, plan.reaches);
-    let total = plan.segments.len() as u64;
-    for (number, segment) in (1..).zip(&plan.segments) {
-        let flow = apply(replica, plan, *segment, &mut applier, &mut output).await?;
-        progress(Progress::Segments(number, total));
-        if flow == Flow::Reached {
-            break;
-        }
-    }
-    let restored = applier.finish(&mut output).map_err(|error| refused(error, plan, &output))?;
+    let manifest = Arc::new(replica.manifest(plan.manifest).await?);
+    let page_size = manifest.layout.page_size;
+    output.reserve(u64::from(manifest.layout.pages) * u64::from(page_size.get()))?;
+    blocks::write(replica.store(), &manifest, &output, request.parallelism, progress).await?;
+    let applier = Applier::new(Base::from(manifest.as_ref()), plan.target, plan.reaches);
+    let segments = Segments::new(replica.store(), &plan.segments, request.parallelism);
+    let restored = segments.apply(applier, &mut output, progress).await?;
+    output.sync();
     progress(Progress::Verify);
-    let found = output.state(manifest.layout.page_size, restored.pages)?;
+    let found = output.state(page_size, restored.pages, request.parallelism).await?;
     if found != restored.state {
         return Err(RestoreError::Mismatch { expected: restored.state, found });
     }
-    output.place()?;
+    output.place().await?;
     Ok(restored)
-}
-
-async fn apply(
-    replica: &Replica,
-    plan: &Plan,
-    segment: SegmentName,
-    applier: &mut Applier,
-    output: &mut Output,
-) -> Result<Flow, RestoreError> {
-    let mut parts = PartStream::new(Arc::clone(replica.store()), segment.into());
-    let mut flow = Flow::Continue;
-    while flow == Flow::Continue
-        && let Some(bytes) = parts.next().await?
-    {
-        let part = proven(segment.into(), &bytes)?;
-        flow = applier.push(&part, output).map_err(|error| match refused(error, plan, output) {
-            RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
-            other => other,
-        })?;
-    }
-    if flow == Flow::Continue && applier.txid() < segment.last {
-        let reason = format!("it ends with transaction {}", applier.txid().0);
-        return Err(ObjectError::damaged(segment, reason).into());
-    }
-    Ok(flow)
-}
-
-/// An image is unpacked when its batch is full: the segment that it is from may be an earlier one.
-fn refused(error: ApplyError<std::io::Error>, plan: &Plan, output: &Output) -> RestoreError {
-    let origin = match &error {
-        ApplyError::Image { txid, .. } => {
-            plan.segments.iter().find(|segment| (segment.first..=segment.last).contains(txid))
-        }
-        _ => None,
-    };
-    match (error, origin) {
-        (ApplyError::Sink(source), _) => output.failed(source),
-        (error, Some(segment)) => ObjectError::damaged(*segment, crate::describe(&error)).into(),
-        (error, None) => RestoreError::Broken(crate::describe(&error)),
-    }
 }

@@ -1,4 +1,5 @@
-//! The proof of a finished file: the state hash of its bytes, read from the start to the end.
+//! The proof of a finished file: the state hash of its bytes, read from the start to the end, or as
+//! the sum of the hashes of stretches that are read side by side.
 
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use thiserror::Error;
@@ -25,6 +26,7 @@ pub struct StateVerifier {
     page_size: PageSize,
     wanted: u64,
     fed: u64,
+    /// The number of the page that was read last.
     pages_done: u32,
     /// The start of a page whose end has not come yet.
     partial: Vec<u8>,
@@ -35,11 +37,18 @@ impl StateVerifier {
     /// Verifies a file of `pages` pages.
     #[must_use]
     pub fn new(page_size: PageSize, pages: u32) -> Self {
+        Self::of_stretch(page_size, 0, pages)
+    }
+
+    /// Verifies the stretch of `pages` pages that begins after the first `skipped` pages of a file. The
+    /// sum of all stretches of a file is its state hash.
+    #[must_use]
+    pub fn of_stretch(page_size: PageSize, skipped: u32, pages: u32) -> Self {
         Self {
             page_size,
             wanted: u64::from(pages) * u64::from(page_size.get()),
             fed: 0,
-            pages_done: 0,
+            pages_done: skipped,
             partial: Vec::new(),
             sum: StateHash::default(),
         }
@@ -74,7 +83,7 @@ impl StateVerifier {
         Ok(())
     }
 
-    /// The state hash of the whole file.
+    /// The state hash of the whole file, or what the stretch adds to it.
     ///
     /// # Errors
     /// [`VerifyError::BadLength`] when bytes are missing.
@@ -107,10 +116,7 @@ mod tests {
     /// A verifier that has read everything before the lock page, which is the last one.
     fn before_the_lock_page(page_size: PageSize) -> StateVerifier {
         let pages = page_size.lock_page().get();
-        let mut verifier = StateVerifier::new(page_size, pages);
-        verifier.pages_done = pages - 1;
-        verifier.fed = page_size.offset_of(page_size.lock_page());
-        verifier
+        StateVerifier::of_stretch(page_size, pages - 1, 1)
     }
 
     #[test]

@@ -41,6 +41,22 @@ proptest! {
 }
 
 #[test]
+fn stretches_add_up_to_the_file() {
+    let (bytes, state) = file(7);
+    for cut in 0..=7u32 {
+        let (one, other) = bytes.split_at(cut as usize * 512);
+        let hash = |skipped, pages, bytes: &[u8]| {
+            let mut verifier = StateVerifier::of_stretch(size(512), skipped, pages);
+            verifier.feed(bytes).unwrap();
+            verifier.finish().unwrap()
+        };
+        assert_eq!(hash(0, cut, one).plus(hash(cut, 7 - cut, other)), state);
+    }
+    let mut verifier = StateVerifier::of_stretch(size(512), 3, 2);
+    assert!(verifier.feed(&bytes[..3 * 512]).is_err());
+}
+
+#[test]
 fn every_flipped_byte_changes_the_hash() {
     let (good, state) = file(3);
     for at in 0..good.len() {

@@ -1,6 +1,7 @@
 //! What was typed.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -166,6 +167,10 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "GENERATION")]
     pub generation: Option<Generation>,
 
+    /// Ranges of objects fetched at once, and threads at work: at most 32.
+    #[arg(long, value_name = "N", value_parser = parallelism, default_value = "8")]
+    pub parallelism: NonZeroUsize,
+
     /// Only say what would be fetched.
     #[arg(long)]
     pub dry_run: bool,
@@ -219,6 +224,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_negative| "a duration is not negative".to_owned())
 }
 
+/// More would only take memory: each takes some megabytes.
+const MAX_PARALLELISM: usize = 32;
+
+fn parallelism(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse::<NonZeroUsize>().ok().filter(|n| n.get() <= MAX_PARALLELISM);
+    number.ok_or_else(|| format!("from 1 to {MAX_PARALLELISM}"))
+}
+
 fn timestamp(text: &str) -> Result<Micros, String> {
     let parsed = text.parse::<jiff::Timestamp>();
     let parsed = parsed.map_err(|_syntax| "a time is written like 2026-11-23T12:00:00Z")?;
@@ -244,6 +257,8 @@ mod tests {
         assert!(duration("-1s").is_err() && duration("1").is_err());
         assert_eq!(sync_interval("5m"), Ok(Duration::from_mins(5)));
         assert!(sync_interval("6m").unwrap_err().contains("5m is the most"));
+        assert_eq!(parallelism("32"), Ok(NonZeroUsize::new(32).unwrap()));
+        assert!(parallelism("0").is_err() && parallelism("33").is_err());
         assert_eq!(timestamp("1970-01-01T00:00:01.5Z"), Ok(Micros(1_500_000)));
         assert_eq!(timestamp("1970-01-01T02:00:00+02:00"), Ok(Micros(0)));
         assert!(timestamp("yesterday").is_err() && timestamp("1960-01-01T00:00:00Z").is_err());

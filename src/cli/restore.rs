@@ -25,7 +25,12 @@ pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
         print(&format!("{plan}\n"));
         return Ok(Code::DONE);
     }
-    let request = Request { target, generation: args.generation, output: args.output };
+    let request = Request {
+        target,
+        generation: args.generation,
+        output: args.output,
+        parallelism: args.parallelism,
+    };
     let mut display = Display::new();
     let mut shutdown = listen()?;
     let restored = tokio::select! {

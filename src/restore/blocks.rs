@@ -1,94 +1,131 @@
-//! Writes the blocks of a snapshot: ranges of packs, fetched ahead, unpacked and written in order.
+//! Writes the blocks of a snapshot: ranges of packs, each fetched, unpacked, proven and written on its
+//! own, several at once and in any order.
 
-use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use genesis_restore::apply::PageSink;
+use genesis_snapshot::block::BlockLayout;
 use genesis_snapshot::manifest::{Manifest, ManifestBlock};
 use genesis_snapshot::pack::{PackError, unpack_block};
 use genesis_wal::name::PackName;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinSet, spawn_blocking};
 
-use super::{Output, Progress, RestoreError};
+use super::output::{Output, Pages};
+use super::{Progress, RestoreError};
 use crate::object::ObjectError;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// Bytes fetched at once.
 const FETCH: u64 = 4 << 20;
 
-/// Fetches under way at once.
-const FETCHES: usize = 4;
-
 /// Bytes between two blocks that are fetched along: the ends of parts stand there.
 const SKIP: u64 = 4096;
 
+/// Adjacent blocks that are written at once.
+const WRITE_BLOCKS: usize = 8;
+
 /// Consecutive blocks that lie one after another in one pack.
 #[derive(Debug)]
-struct Run<'a> {
+struct Run {
     pack: PackName,
     bytes: Range<u64>,
-    blocks: &'a [ManifestBlock],
+    blocks: Range<usize>,
 }
 
-/// Writes every block of the snapshot.
+/// Why a run was not written.
+enum Failed {
+    Object(ObjectError),
+    Write(io::Error),
+}
+
+/// Writes every block of the snapshot, with at most `parallelism` runs under way at once.
 ///
 /// # Errors
 /// [`RestoreError`] naming the pack that cannot be used.
 pub async fn write(
     store: &Arc<dyn Store>,
-    manifest: &Manifest,
-    output: &mut Output,
+    manifest: &Arc<Manifest>,
+    output: &Output,
+    parallelism: NonZeroUsize,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(), RestoreError> {
     let total = u64::from(manifest.layout.pages) * u64::from(manifest.layout.page_size.get());
     let mut runs = runs(manifest).into_iter();
-    let mut ahead: VecDeque<(Run<'_>, JoinHandle<Result<Bytes, StoreError>>)> = VecDeque::new();
-    let mut written = 0;
+    let (mut under_way, mut written) = (JoinSet::new(), 0);
     loop {
-        for run in runs.by_ref().take(FETCHES - ahead.len()) {
-            let (store, name, bytes) = (Arc::clone(store), run.pack.into(), run.bytes.clone());
-            let fetch = tokio::spawn(async move { store.get_range(&name, bytes).await });
-            ahead.push_back((run, fetch));
+        for run in runs.by_ref().take(parallelism.get() - under_way.len()) {
+            let (store, manifest) = (Arc::clone(store), Arc::clone(manifest));
+            under_way.spawn(restore_run(store, manifest, run, output.pages()));
         }
-        let Some((run, fetch)) = ahead.pop_front() else {
+        let Some(ended) = under_way.join_next().await else {
             return Ok(());
         };
-        let died = |error| ObjectError::damaged(run.pack, format!("fetching it failed: {error}"));
-        let bytes = fetch.await.map_err(died)?.map_err(ObjectError::from)?;
-        written += write_run(manifest, &run, &bytes, output)?;
+        let ended = ended.map_err(|died| output.failed(died.into()))?;
+        written += ended.map_err(|failed| match failed {
+            Failed::Object(error) => error.into(),
+            Failed::Write(error) => output.failed(error),
+        })?;
         progress(Progress::Snapshot(written, total));
     }
 }
 
-fn write_run(
-    manifest: &Manifest,
-    run: &Run<'_>,
-    bytes: &[u8],
-    output: &mut Output,
-) -> Result<u64, RestoreError> {
-    let damaged = |error: PackError| ObjectError::damaged(run.pack, crate::describe(&error));
+/// Fetches and writes a run. Returns the bytes written.
+async fn restore_run(
+    store: Arc<dyn Store>,
+    manifest: Arc<Manifest>,
+    run: Run,
+    output: Arc<Pages>,
+) -> Result<u64, Failed> {
+    let fetched = store.get_range(&run.pack.into(), run.bytes.clone()).await;
+    let bytes = fetched.map_err(|error| Failed::Object(error.into()))?;
+    let written = spawn_blocking(move || write_run(&manifest, &run, &bytes, &output)).await;
+    written.map_err(|died| Failed::Write(died.into())).flatten()
+}
+
+/// Unpacks and writes a run. Returns the bytes written.
+fn write_run(manifest: &Manifest, run: &Run, bytes: &[u8], output: &Pages) -> Result<u64, Failed> {
     let (mut raw, mut written) = (Vec::new(), 0);
-    for ManifestBlock { entry, .. } in run.blocks {
-        let start = usize::try_from(entry.offset - run.bytes.start).unwrap_or(usize::MAX);
-        let stored = bytes.get(start..).and_then(|rest| rest.get(..entry.stored_len as usize));
-        let stored = stored.ok_or_else(|| ObjectError::damaged(run.pack, "it is cut off"))?;
-        unpack_block(entry, manifest.layout, stored, &mut raw).map_err(damaged)?;
-        let wrote = output.write_at(manifest.layout.offset_of(entry.block), &raw);
-        wrote.map_err(|error| output.failed(error))?;
+    // Blocks stand in the manifest in the order of the database.
+    for blocks in manifest.blocks.get(run.blocks.clone()).unwrap_or_default().chunks(WRITE_BLOCKS) {
+        let offset = blocks.first().map_or(0, |first| manifest.layout.offset_of(first.entry.block));
+        unpack(manifest.layout, run, bytes, blocks, &mut raw).map_err(Failed::Object)?;
+        output.write_at(offset, &raw).map_err(Failed::Write)?;
         written += raw.len() as u64;
     }
     Ok(written)
 }
 
+/// Unpacks adjacent blocks of a run into `raw`, which holds them and nothing else then.
+fn unpack(
+    layout: BlockLayout,
+    run: &Run,
+    bytes: &[u8],
+    blocks: &[ManifestBlock],
+    raw: &mut Vec<u8>,
+) -> Result<(), ObjectError> {
+    let damaged = |error: PackError| ObjectError::damaged(run.pack, crate::describe(&error));
+    raw.resize(blocks.iter().map(|block| layout.bytes(block.entry.block)).sum(), 0);
+    let mut rest = raw.as_mut_slice();
+    for ManifestBlock { entry, .. } in blocks {
+        let start = usize::try_from(entry.offset - run.bytes.start).unwrap_or(usize::MAX);
+        let stored = bytes.get(start..).and_then(|rest| rest.get(..entry.stored_len as usize));
+        let stored = stored.ok_or_else(|| ObjectError::damaged(run.pack, "it is cut off"))?;
+        let (block, after) = rest.split_at_mut(layout.bytes(entry.block).min(rest.len()));
+        unpack_block(entry, layout, stored, block).map_err(damaged)?;
+        rest = after;
+    }
+    Ok(())
+}
+
 /// Cuts the blocks into runs of at most [`FETCH`] bytes, or one block.
-fn runs(manifest: &Manifest) -> Vec<Run<'_>> {
+fn runs(manifest: &Manifest) -> Vec<Run> {
     let continues = |one: &ManifestBlock, next: &ManifestBlock| {
         let between = one.entry.end().and_then(|end| next.entry.offset.checked_sub(end));
         one.pack == next.pack && between.is_some_and(|bytes| bytes <= SKIP)
     };
-    let mut runs = Vec::new();
+    let (mut runs, mut index) = (Vec::new(), 0);
     for chunk in manifest.blocks.chunk_by(continues) {
         let mut rest = chunk;
         while let Some(first) = rest.first() {
@@ -99,8 +136,10 @@ fn runs(manifest: &Manifest) -> Vec<Run<'_>> {
             rest = after;
             let end = blocks.last().and_then(|block| block.entry.end()).unwrap_or(start);
             if let Some(pack) = manifest.packs.get(first.pack as usize) {
+                let blocks = index..index + blocks.len();
                 runs.push(Run { pack: pack.name, bytes: start..end, blocks });
             }
+            index += blocks.len();
         }
     }
     runs

@@ -1,24 +1,54 @@
 //! The database that is being put together.
 
+use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use genesis_restore::apply::PageSink;
 use genesis_restore::verify::StateVerifier;
 use genesis_wal::page::{PageSize, StateHash};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::RestoreError;
 use crate::durable::Temporary;
 
-/// Bytes read back at once.
-const CHUNK: u64 = 1 << 20;
+/// Bytes read back at once: what stays in a processor's cache until it is hashed.
+const CHUNK: usize = 256 << 10;
+
+/// Bytes that are read back by one thread before it takes the next.
+const STRETCH: u64 = 32 << 20;
+
+/// Bytes written before they are sent to the disk, while more are being written.
+const SYNC_STEP: u64 = 32 << 20;
 
 /// A file under a temporary name, in the folder that it will stay in.
 #[derive(Debug)]
 pub struct Output {
     file: Temporary,
     target: PathBuf,
+    pages: Arc<Pages>,
+    syncs: JoinHandle<io::Result<()>>,
+}
+
+/// The file's content, which several threads write.
+#[derive(Debug)]
+pub struct Pages {
+    file: File,
+    /// A file system lets one at a time write to a file: who waits here sleeps.
+    turn: Mutex<Unsynced>,
+}
+
+#[derive(Debug)]
+struct Unsynced {
+    bytes: u64,
+    /// Tells that there is enough to sync; gone when everything is written.
+    due: Option<SyncSender<()>>,
 }
 
 impl Output {
@@ -47,38 +77,88 @@ impl Output {
         if !folder.is_dir() {
             return refuse(folder.to_owned(), "this folder does not exist");
         }
-        let file = Temporary::create(folder)
-            .map_err(|source| RestoreError::Write { path: target.to_owned(), source })?;
-        Ok(Self { file, target: target.to_owned() })
+        Self::create(folder, target)
+            .map_err(|source| RestoreError::Write { path: target.to_owned(), source })
     }
 
-    /// Reads the file back and hashes it as a database of `pages` pages.
+    fn create(folder: &Path, target: &Path) -> io::Result<Self> {
+        let file = Temporary::create(folder)?;
+        let (due, told) = sync_channel(1);
+        let synced = file.file().try_clone()?;
+        let syncs = spawn_blocking(move || sync_when_told(&synced, &told));
+        let turn = Mutex::new(Unsynced { bytes: 0, due: Some(due) });
+        let pages = Arc::new(Pages { file: file.file().try_clone()?, turn });
+        Ok(Self { file, target: target.to_owned(), pages, syncs })
+    }
+
+    /// Where to write to, from any thread.
+    #[must_use]
+    pub fn pages(&self) -> Arc<Pages> {
+        Arc::clone(&self.pages)
+    }
+
+    /// Takes the room for `len` bytes, where the file system can.
+    ///
+    /// # Errors
+    /// [`RestoreError::Write`] when there is not enough.
+    pub fn reserve(&self, len: u64) -> Result<(), RestoreError> {
+        match fallocate(self.file.file(), FallocateFlags::empty(), 0, len.max(1)) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(self.failed(error.into())),
+        }
+    }
+
+    /// Reads the file back, on as many threads, and hashes it as a database of `pages` pages.
     ///
     /// # Errors
     /// [`RestoreError`] when it cannot be read or has another length.
-    pub fn state(&self, page_size: PageSize, pages: u32) -> Result<StateHash, RestoreError> {
-        let broken = |error| RestoreError::Broken(crate::describe(&error));
-        let mut verifier = StateVerifier::new(page_size, pages);
-        let len = self.file.file().metadata().map_err(|error| self.failed(error))?.len();
-        let (mut offset, mut chunk) = (0, Vec::new());
-        while offset < len {
-            let wanted = CHUNK.min(len - offset);
-            chunk.resize(usize::try_from(wanted).unwrap_or(0), 0);
-            let read = self.file.file().read_exact_at(&mut chunk, offset);
-            read.map_err(|error| self.failed(error))?;
-            verifier.feed(&chunk).map_err(broken)?;
-            offset += wanted;
+    pub async fn state(
+        &self,
+        page_size: PageSize,
+        pages: u32,
+        threads: NonZeroUsize,
+    ) -> Result<StateHash, RestoreError> {
+        let page_len = u64::from(page_size.get());
+        let (wanted, found) = (u64::from(pages) * page_len, self.len()?);
+        if found != wanted {
+            let reason = format!("the file has {found} bytes instead of {wanted}");
+            return Err(RestoreError::Broken(reason));
         }
-        verifier.finish().map_err(broken)
+        let step = u32::try_from(STRETCH / page_len).unwrap_or(1);
+        let mut stretches = (0..pages).step_by(step as usize);
+        let (mut reading, mut state) = (JoinSet::new(), StateHash::default());
+        loop {
+            for skipped in stretches.by_ref().take(threads.get() - reading.len()) {
+                let (file, count) = (self.pages(), step.min(pages - skipped));
+                reading.spawn_blocking(move || file.state(page_size, skipped, count));
+            }
+            let Some(read) = reading.join_next().await else {
+                return Ok(state);
+            };
+            let read = read.map_err(|died| self.failed(died.into()))?;
+            state = state.plus(read.map_err(|error| self.failed(error))?);
+        }
+    }
+
+    fn len(&self) -> Result<u64, RestoreError> {
+        Ok(self.file.file().metadata().map_err(|error| self.failed(error))?.len())
+    }
+
+    /// Begins to sync what is written, all of it; see [`Self::place`].
+    pub fn sync(&self) {
+        self.pages.end();
     }
 
     /// Gives the file its name, durably.
     ///
     /// # Errors
     /// [`RestoreError::Write`], also when something has come to have that name.
-    pub fn place(self) -> Result<(), RestoreError> {
-        let Self { file, target } = self;
-        file.place(&target).map_err(|source| RestoreError::Write { path: target, source })
+    pub async fn place(self) -> Result<(), RestoreError> {
+        self.pages.end();
+        let Self { file, target, syncs, .. } = self;
+        let synced = syncs.await.map_err(io::Error::from).flatten();
+        let placed = synced.and_then(|()| file.place(&target));
+        placed.map_err(|source| RestoreError::Write { path: target, source })
     }
 
     /// A failure to write.
@@ -86,6 +166,56 @@ impl Output {
     pub fn failed(&self, source: io::Error) -> RestoreError {
         RestoreError::Write { path: self.target.clone(), source }
     }
+}
+
+impl Pages {
+    /// Writes bytes to their place.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut unsynced = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.write_all_at(bytes, offset)?;
+        unsynced.bytes += bytes.len() as u64;
+        if unsynced.bytes >= SYNC_STEP
+            && let Some(due) = &unsynced.due
+            // A sync that is still to begin takes these bytes along.
+            && due.try_send(()).is_ok()
+        {
+            unsynced.bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more is written.
+    fn end(&self) {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).due = None;
+    }
+
+    /// What `pages` pages after the first `skipped` add to the state hash.
+    fn state(&self, page_size: PageSize, skipped: u32, pages: u32) -> io::Result<StateHash> {
+        let mut verifier = StateVerifier::of_stretch(page_size, skipped, pages);
+        let mut offset = u64::from(skipped) * u64::from(page_size.get());
+        let mut left = pages as usize * page_size.bytes();
+        let mut chunk = vec![0; CHUNK];
+        while left > 0 {
+            let read = left.min(CHUNK);
+            let (bytes, _) = chunk.split_at_mut(read);
+            self.file.read_exact_at(bytes, offset)?;
+            verifier.feed(bytes).map_err(io::Error::other)?;
+            offset += read as u64;
+            left -= read;
+        }
+        verifier.finish().map_err(io::Error::other)
+    }
+}
+
+/// Syncs a file each time it is told to, and once more at the end.
+fn sync_when_told(file: &File, due: &Receiver<()>) -> io::Result<()> {
+    while due.recv().is_ok() {
+        file.sync_data()?;
+    }
+    file.sync_all()
 }
 
 impl PageSink for Output {
@@ -96,7 +226,7 @@ impl PageSink for Output {
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.file().write_all_at(bytes, offset)
+        self.pages.write_at(offset, bytes)
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {

@@ -1,9 +1,8 @@
 //! A folder as a store: each object is a file at its name below the folder.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -182,11 +181,12 @@ fn same_bytes(one: &mut impl Read, other: &mut impl Read) -> io::Result<bool> {
 }
 
 fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {
-    let file = File::open(path)?;
+    let mut file = File::open(path)?;
     let end = range.end.min(file.metadata()?.len());
     let wanted = end.saturating_sub(range.start);
-    let mut bytes = vec![0; usize::try_from(wanted).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, range.start)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(wanted).map_err(io::Error::other)?);
+    file.seek(SeekFrom::Start(range.start))?;
+    file.take(wanted).read_to_end(&mut bytes)?;
     Ok(bytes.into())
 }
 

@@ -129,47 +129,31 @@ pub fn pack_block(layout: BlockLayout, block: u32, raw: &[u8]) -> Result<PackedB
     Ok(PackedBlock { block, layout, encoding, crc: crc32fast::hash(&stored), sum, hashes, stored })
 }
 
-/// Unpacks a block from its stored bytes into `out`, which holds it and nothing else then, and
-/// proves it: the CRC, the length, the lock page and the sum of the page hashes.
+/// Unpacks a block from its stored bytes into `out`, which is [`BlockLayout::bytes`] long, and proves
+/// it: the CRC, the length, the lock page and the sum of the page hashes.
 ///
 /// # Errors
-/// [`PackError`] says what does not fit; `out` is empty then.
+/// [`PackError`] says what does not fit; `out` holds no block then.
 pub fn unpack_block(
     entry: &BlockEntry,
     layout: BlockLayout,
     stored: &[u8],
-    out: &mut Vec<u8>,
+    out: &mut [u8],
 ) -> Result<(), PackError> {
-    out.clear();
+    let bad = PackError::BadImage(entry.block);
     if !entry.fits(layout) || stored.len() != entry.stored_len as usize {
-        return Err(PackError::BadImage(entry.block));
+        return Err(bad);
     }
+    check_len(layout, entry.block, out)?;
     if crc32fast::hash(stored) != entry.crc {
         return Err(PackError::BadCrc(entry.block));
     }
-    let unpacked = unpack(entry, layout, stored, out);
-    if unpacked.is_err() {
-        out.clear();
-    }
-    unpacked
-}
-
-fn unpack(
-    entry: &BlockEntry,
-    layout: BlockLayout,
-    stored: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), PackError> {
-    let bad = PackError::BadImage(entry.block);
     match entry.encoding {
-        BlockEncoding::Raw => out.extend_from_slice(stored),
-        BlockEncoding::Lz4 => {
-            out.resize(layout.bytes(entry.block), 0);
-            match lz4_flex::block::decompress_into(stored, out) {
-                Ok(len) if len == out.len() => {}
-                _ => return Err(bad),
-            }
-        }
+        BlockEncoding::Raw => out.copy_from_slice(stored),
+        BlockEncoding::Lz4 => match lz4_flex::block::decompress_into(stored, out) {
+            Ok(len) if len == out.len() => {}
+            _ => return Err(bad),
+        },
     }
     if let Some(place) = layout.lock_page_in(entry.block)
         && out.get(place).is_none_or(|page| page.iter().any(|&byte| byte != 0))

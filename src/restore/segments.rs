@@ -1,0 +1,117 @@
+//! Applies segments in order, while those that come next are fetched and proven.
+
+use std::collections::VecDeque;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use genesis_restore::apply::{Applier, ApplyError, Flow, Restored};
+use genesis_wal::name::SegmentName;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinSet;
+
+use super::{Output, Progress, RestoreError};
+use crate::object::{ObjectError, OwnedPart, PartStream};
+use crate::store::Store;
+
+/// Parts of one segment that wait to be applied.
+const WAITING: usize = 2;
+
+/// Segments that are fetched in their order, several at once.
+#[derive(Debug)]
+pub struct Segments {
+    store: Arc<dyn Store>,
+    to_begin: VecDeque<SegmentName>,
+    ahead: VecDeque<(SegmentName, Receiver<Result<OwnedPart, ObjectError>>)>,
+    fetching: JoinSet<()>,
+    parallelism: NonZeroUsize,
+}
+
+impl Segments {
+    /// Fetches segments, with at most `parallelism` of them begun and not applied yet.
+    #[must_use]
+    pub fn new(store: &Arc<dyn Store>, names: &[SegmentName], parallelism: NonZeroUsize) -> Self {
+        Self {
+            store: Arc::clone(store),
+            to_begin: names.iter().copied().collect(),
+            ahead: VecDeque::new(),
+            fetching: JoinSet::new(),
+            parallelism,
+        }
+    }
+
+    /// Applies them onto what is written, up to the target.
+    ///
+    /// # Errors
+    /// [`RestoreError`] naming the segment that cannot be used.
+    pub async fn apply(
+        mut self,
+        mut applier: Applier,
+        output: &mut Output,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<Restored, RestoreError> {
+        let total = self.to_begin.len() as u64;
+        for number in 1..=total {
+            self.begin();
+            let Some((name, parts)) = self.ahead.pop_front() else { break };
+            let flow = apply(name, parts, &mut applier, output).await?;
+            progress(Progress::Segments(number, total));
+            if flow == Flow::Reached {
+                break;
+            }
+        }
+        applier.finish(output).map_err(|error| refused(error, output))
+    }
+
+    /// Begins to fetch as many as may be under way.
+    fn begin(&mut self) {
+        while self.ahead.len() < self.parallelism.get()
+            && let Some(name) = self.to_begin.pop_front()
+        {
+            let (sender, receiver) = channel(WAITING);
+            let parts = PartStream::new(Arc::clone(&self.store), name.into());
+            self.fetching.spawn(fetch(parts, sender));
+            self.ahead.push_back((name, receiver));
+        }
+    }
+}
+
+/// Hands on the parts of a segment, and what ended them if it was no end.
+async fn fetch(mut parts: PartStream, sender: Sender<Result<OwnedPart, ObjectError>>) {
+    while let Some(part) = parts.next().await.transpose() {
+        let failed = part.is_err();
+        if sender.send(part).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn apply(
+    segment: SegmentName,
+    mut parts: Receiver<Result<OwnedPart, ObjectError>>,
+    applier: &mut Applier,
+    output: &mut Output,
+) -> Result<Flow, RestoreError> {
+    let mut flow = Flow::Continue;
+    while flow == Flow::Continue
+        && let Some(owned) = parts.recv().await
+    {
+        let pushed = applier.push(&owned?.part(), output);
+        flow = pushed.map_err(|error| match refused(error, output) {
+            RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
+            other => other,
+        })?;
+    }
+    if flow == Flow::Continue && applier.txid() < segment.last {
+        let reason = format!("it ends with transaction {}", applier.txid().0);
+        return Err(ObjectError::damaged(segment, reason).into());
+    }
+    Ok(flow)
+}
+
+fn refused(error: ApplyError<io::Error>, output: &Output) -> RestoreError {
+    match error {
+        ApplyError::Sink(source) => output.failed(source),
+        other => RestoreError::Broken(crate::describe(&other)),
+    }
+}
