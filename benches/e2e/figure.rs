@@ -34,7 +34,7 @@ pub enum Target {
 }
 
 /// Scenario, figure, target.
-const TARGETS: [(&str, &str, Target); 29] = [
+const TARGETS: [(&str, &str, Target); 33] = [
     ("flat-out", "commits", Target::RatioAtLeast(1.2)),
     ("flat-out", "WAL, greatest", Target::NeverAbove(64.0)),
     ("flat-out", "commit to replica, worst", Target::NeverAbove(1000.0)),
@@ -58,6 +58,10 @@ const TARGETS: [(&str, &str, Target); 29] = [
     ("volume-counter", "processor for a MB of WAL", Target::OfBestLitestreamAtMost(0.5)),
     ("volume-insert", "processor for a MB of WAL", Target::OfBestLitestreamAtMost(0.5)),
     ("volume-blob", "processor for a MB of WAL", Target::OfBestLitestreamAtMost(0.5)),
+    ("restore", "copied or restored", Target::RatioAtMost(1.3)),
+    ("restore", "memory, greatest", Target::NeverAbove(256.0)),
+    ("restore-transactions", "restored", Target::AtMost(1000.0)),
+    ("restore-transactions", "memory, greatest", Target::NeverAbove(256.0)),
     ("flat-out", "failed commits", Target::NotMoreThanWithout),
     ("paced", "failed commits", Target::NotMoreThanWithout),
     ("paced-full", "failed commits", Target::NotMoreThanWithout),

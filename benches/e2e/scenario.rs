@@ -7,6 +7,7 @@ mod flat_out;
 mod holds;
 mod operator;
 mod paced;
+mod restore;
 mod volume;
 
 use std::path::Path;
@@ -66,7 +67,7 @@ impl Sides {
 }
 
 /// All of them, in order.
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 14] = [
     Scenario {
         name: "flat-out",
         title: "one writer as fast as it goes, synchronous=NORMAL",
@@ -150,5 +151,19 @@ pub const SCENARIOS: [Scenario; 12] = [
         file_system: FileSystem::Disk,
         sides: Sides::Replicators,
         run: volume::blob,
+    },
+    Scenario {
+        name: "restore",
+        title: "a database of 1 GB from a folder; without: cp and sync",
+        file_system: FileSystem::Disk,
+        sides: Sides::Ours,
+        run: restore::database,
+    },
+    Scenario {
+        name: "restore-transactions",
+        title: "100,000 small transactions on top of a snapshot",
+        file_system: FileSystem::Disk,
+        sides: Sides::OnlyWith,
+        run: restore::transactions,
     },
 ];

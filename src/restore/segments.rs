@@ -21,6 +21,7 @@ const WAITING: usize = 2;
 #[derive(Debug)]
 pub struct Segments {
     store: Arc<dyn Store>,
+    names: Vec<SegmentName>,
     to_begin: VecDeque<SegmentName>,
     ahead: VecDeque<(SegmentName, Receiver<Result<OwnedPart, ObjectError>>)>,
     fetching: JoinSet<()>,
@@ -33,6 +34,7 @@ impl Segments {
     pub fn new(store: &Arc<dyn Store>, names: &[SegmentName], parallelism: NonZeroUsize) -> Self {
         Self {
             store: Arc::clone(store),
+            names: names.to_vec(),
             to_begin: names.iter().copied().collect(),
             ahead: VecDeque::new(),
             fetching: JoinSet::new(),
@@ -54,13 +56,13 @@ impl Segments {
         for number in 1..=total {
             self.begin();
             let Some((name, parts)) = self.ahead.pop_front() else { break };
-            let flow = apply(name, parts, &mut applier, output).await?;
+            let flow = apply(name, parts, &mut applier, output, &self.names).await?;
             progress(Progress::Segments(number, total));
             if flow == Flow::Reached {
                 break;
             }
         }
-        applier.finish(output).map_err(|error| refused(error, output))
+        applier.finish(output).map_err(|error| refused(error, &self.names, output))
     }
 
     /// Begins to fetch as many as may be under way.
@@ -91,13 +93,14 @@ async fn apply(
     mut parts: Receiver<Result<OwnedPart, ObjectError>>,
     applier: &mut Applier,
     output: &mut Output,
+    names: &[SegmentName],
 ) -> Result<Flow, RestoreError> {
     let mut flow = Flow::Continue;
     while flow == Flow::Continue
         && let Some(owned) = parts.recv().await
     {
         let pushed = applier.push(&owned?.part(), output);
-        flow = pushed.map_err(|error| match refused(error, output) {
+        flow = pushed.map_err(|error| match refused(error, names, output) {
             RestoreError::Broken(reason) => ObjectError::damaged(segment, reason).into(),
             other => other,
         })?;
@@ -109,9 +112,21 @@ async fn apply(
     Ok(flow)
 }
 
-fn refused(error: ApplyError<io::Error>, output: &Output) -> RestoreError {
-    match error {
-        ApplyError::Sink(source) => output.failed(source),
-        other => RestoreError::Broken(crate::describe(&other)),
+/// An image is unpacked when its batch is full: the segment that it is from may be an earlier one.
+fn refused(
+    error: ApplyError<io::Error>,
+    names: &[SegmentName],
+    output: &Output,
+) -> RestoreError {
+    let origin = match &error {
+        ApplyError::Image { txid, .. } => {
+            names.iter().find(|segment| (segment.first..=segment.last).contains(txid))
+        }
+        _ => None,
+    };
+    match (error, origin) {
+        (ApplyError::Sink(source), _) => output.failed(source),
+        (error, Some(segment)) => ObjectError::damaged(*segment, crate::describe(&error)).into(),
+        (error, None) => RestoreError::Broken(crate::describe(&error)),
     }
 }

@@ -128,8 +128,8 @@ async fn rolled(
     for segment in line.chain(from).segments {
         let store = Arc::clone(sources.replica.store());
         let mut stream = PartStream::new(store, segment.name.into());
-        while let Some(bytes) = stream.next().await? {
-            if !roll.take(&bytes).map_err(ReplicaError::Local)? {
+        while let Some(part) = stream.next().await? {
+            if !roll.take(&part.part()).map_err(ReplicaError::Local)? {
                 return Ok(None);
             }
         }
@@ -137,7 +137,8 @@ async fn rolled(
     for name in sources.unshipped.iter().filter(|name| name.last > from) {
         let mut file = PartFile::open(&sources.spool.path(name)).map_err(ReplicaError::Local)?;
         while let Some(bytes) = file.next_part().map_err(ReplicaError::Local)? {
-            if !roll.take(&bytes).map_err(ReplicaError::Local)? {
+            let Ok(part) = Part::decode(&mut Reader::new(&bytes)) else { return Ok(None) };
+            if !roll.take(&part).map_err(ReplicaError::Local)? {
                 return Ok(None);
             }
         }
@@ -157,9 +158,8 @@ struct Roll {
 
 impl Roll {
     /// Takes a part; false when it does not go on from here.
-    fn take(&mut self, bytes: &[u8]) -> std::io::Result<bool> {
-        let Ok(part) = Part::decode(&mut Reader::new(bytes)) else { return Ok(false) };
-        for fragment in fragments(&part) {
+    fn take(&mut self, part: &Part<'_>) -> std::io::Result<bool> {
+        for fragment in fragments(part) {
             let Ok(fragment) = fragment else { return Ok(false) };
             if fragment.header.txid <= self.reached {
                 continue;
