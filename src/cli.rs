@@ -11,6 +11,8 @@ mod restore;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -18,6 +20,7 @@ use self::args::{Args, Command};
 use self::exit::{Code, Failure};
 use self::place::Place;
 use crate::replica::Replica;
+use crate::store::retry::{Persistence, Retrying};
 use crate::{sqlite, telemetry};
 
 /// Runs the command that the process was started with.
@@ -64,9 +67,13 @@ fn run(command: Command) -> Result<Code, Failure> {
     done
 }
 
-/// Opens the replica in a place.
+/// How long somebody who asks for something waits for a store that does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Opens the replica in a place, to read it.
 async fn open(place: &Place) -> Result<Replica, Failure> {
-    let opened = Replica::open(place.store()).await;
+    let store = Retrying::new(place.store(), Persistence::For(PATIENCE));
+    let opened = Replica::open(Arc::new(store)).await;
     opened.map_err(|error| Failure::from(error).context(format!("cannot use {place}")))
 }
 

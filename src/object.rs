@@ -9,7 +9,7 @@ use genesis_wal::part::{self, Part, PartError, PartHeader};
 use genesis_wal::reader::Reader;
 use thiserror::Error;
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// Bytes fetched at once, or one part where it is longer.
 const FETCH: u64 = 4 << 20;
@@ -19,7 +19,15 @@ const FETCH: u64 = 4 << 20;
 pub enum ObjectError {
     /// The store does not give it.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+    /// There is no such object, though something says that there is.
+    #[error("{name} is missing")]
+    Missing {
+        /// The object.
+        name: ObjectName,
+        /// What the store said.
+        source: StoreError,
+    },
     /// Its bytes are not those that were written.
     #[error("{name} is damaged: {reason}")]
     Damaged {
@@ -31,6 +39,23 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
+    /// What a failure to read an object means.
+    pub fn unread(name: impl Into<ObjectName>, error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::NotFound => Self::Missing { name: name.into(), source: error },
+            _ => Self::Store(error),
+        }
+    }
+
+    /// The object that is of no use, if it is the object's fault and not the store's.
+    #[must_use]
+    pub fn useless(&self) -> Option<ObjectName> {
+        match self {
+            Self::Store(_) => None,
+            Self::Missing { name, .. } | Self::Damaged { name, .. } => Some(*name),
+        }
+    }
+
     /// An object whose bytes are wrong.
     pub fn damaged(name: impl Into<ObjectName>, reason: impl fmt::Display) -> Self {
         Self::Damaged { name: name.into(), reason: reason.to_string() }
@@ -94,7 +119,8 @@ impl PartStream {
         while self.buffer.len() < wanted {
             let missing = (wanted - self.buffer.len()) as u64;
             let end = self.offset.saturating_add(missing.max(FETCH));
-            let fetched = self.store.get_range(&self.name, self.offset..end).await?;
+            let fetched = self.store.get_range(&self.name, self.offset..end).await;
+            let fetched = fetched.map_err(|error| ObjectError::unread(self.name, error))?;
             if fetched.is_empty() {
                 return Ok(false);
             }

@@ -187,9 +187,12 @@ impl Replica {
     /// # Errors
     /// [`ObjectError`].
     pub async fn manifest(&self, name: ManifestName) -> Result<Manifest, ObjectError> {
-        let bytes = self.store.get(&name.into()).await?;
-        let manifest = Manifest::decode(&bytes).map_err(|e| ObjectError::damaged(name, e))?;
-        if (manifest.stamp.generation, manifest.txid) == (name.generation, name.txid) {
+        let read = self.store.get(&name.into()).await;
+        let bytes = read.map_err(|error| ObjectError::unread(name, error))?;
+        let damaged = |error| ObjectError::damaged(name, crate::describe(&error));
+        let manifest = Manifest::decode(&bytes).map_err(damaged)?;
+        let holds = (manifest.stamp.generation, manifest.txid, manifest.time.ceil_millis());
+        if holds == (name.generation, name.txid, name.time) {
             Ok(manifest)
         } else {
             Err(ObjectError::damaged(name, "it holds another snapshot than its name says"))

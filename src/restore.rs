@@ -6,6 +6,7 @@
 
 mod blocks;
 mod output;
+mod route;
 mod segments;
 
 use std::num::NonZeroUsize;
@@ -13,17 +14,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use genesis_restore::apply::{Applier, Base, Restored};
-use genesis_restore::plan::{Plan, PlanError, plan};
+use genesis_restore::plan::PlanError;
 use genesis_restore::target::Target;
 use genesis_wal::id::Generation;
 use genesis_wal::page::StateHash;
 use thiserror::Error;
 
+use self::blocks::Blocks;
+use self::route::Route;
 use self::segments::Segments;
 use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError};
 use crate::store::StoreError;
 pub use output::Output;
+pub use route::Instead;
 
 /// Why nothing was restored.
 #[derive(Debug, Error)]
@@ -56,6 +60,14 @@ pub enum RestoreError {
     /// An object cannot be used.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// An object cannot be used, and nothing else leads to the state that was asked for.
+    #[error("this state cannot be restored, and {instead}")]
+    Useless {
+        /// The object.
+        source: Box<ObjectError>,
+        /// What can be restored instead.
+        instead: Instead,
+    },
     /// The objects do not fit together.
     #[error("the transactions do not fit together: {0}")]
     Broken(String),
@@ -102,22 +114,29 @@ pub async fn restore(
     request: &Request,
     mut progress: impl FnMut(Progress),
 ) -> Result<Restored, RestoreError> {
-    let output = Output::prepare(&request.output)?;
-    let plan = plan(&replica.inventory().await?, request.target, request.generation)?;
-    assemble(replica, &plan, output, request, &mut progress).await
+    let mut route = Route::find(replica, request.target, request.generation).await?;
+    loop {
+        let output = Output::prepare(&request.output)?;
+        match assemble(replica, &route, output, request, &mut progress).await {
+            Err(RestoreError::Object(error)) => route.avoid(replica, error).await?,
+            other => return other,
+        }
+    }
 }
 
 async fn assemble(
     replica: &Replica,
-    plan: &Plan,
+    route: &Route,
     mut output: Output,
     request: &Request,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Restored, RestoreError> {
+    let plan = &route.plan;
     let manifest = Arc::new(replica.manifest(plan.manifest).await?);
     let page_size = manifest.layout.page_size;
     output.reserve(u64::from(manifest.layout.pages) * u64::from(page_size.get()))?;
-    blocks::write(replica.store(), &manifest, &output, request.parallelism, progress).await?;
+    let blocks = Blocks::new(replica.store(), &route.inventory, &manifest);
+    blocks.write(&output, request.parallelism, progress).await?;
     let applier = Applier::new(Base::from(manifest.as_ref()), plan.target, plan.reaches);
     let segments = Segments::new(replica.store(), &plan.segments, request.parallelism);
     let restored = segments.apply(applier, &mut output, progress).await?;

@@ -6,8 +6,10 @@
 //! it does not matter.
 
 mod error;
+mod instead;
 
 pub use error::PlanError;
+pub use instead::{Restorable, last_before, plan_instead};
 
 use std::fmt;
 
@@ -193,6 +195,13 @@ fn gap_error(line: &Line, target: Target, gap: Gap) -> PlanError {
 fn cut(chain: &mut Chain, from: Txid, needed: usize) {
     chain.segments.truncate(needed);
     chain.reached = chain.segments.last().map_or(from, |s| s.name.last);
+}
+
+impl fmt::Display for Restorable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { generation, txid, time } = self;
+        write!(f, "transaction {} ({}) of generation {generation}", txid.0, time.micros())
+    }
 }
 
 impl fmt::Display for Plan {

@@ -12,7 +12,7 @@ pub use line::{Chain, Gap, Line, Listed, Window};
 use std::collections::BTreeMap;
 
 use genesis_wal::id::{Generation, Txid};
-use genesis_wal::name::{ObjectName, PackName};
+use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
 
 /// What a replica holds, by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,14 +65,36 @@ impl Inventory {
         self.generations().rev().find(|line| !line.manifests().is_empty())
     }
 
-    /// The copy of a pack that is read: the one with the highest repair number, whichever is named.
+    /// The copies of a pack, whichever is named, in the order in which they are tried: the one with the
+    /// highest repair number first.
+    pub fn copies(&self, name: PackName) -> impl Iterator<Item = Listed<PackName>> {
+        let packs = self.generation(name.generation).map_or(&[][..], Line::packs);
+        let copies = PackName { repair: 0, ..name }..=PackName { repair: u16::MAX, ..name };
+        let after = packs.partition_point(|pack| pack.name <= *copies.end());
+        let packs = packs.get(..after).unwrap_or_default().iter().rev().copied();
+        packs.take_while(move |pack| copies.contains(&pack.name))
+    }
+
+    /// The copy of a pack that is read first.
     #[must_use]
     pub fn pack(&self, name: PackName) -> Option<Listed<PackName>> {
-        let packs = self.generation(name.generation)?.packs();
-        let highest = PackName { repair: u16::MAX, ..name };
-        let after = packs.partition_point(|pack| pack.name <= highest);
-        let pack = packs.get(after.checked_sub(1)?)?;
-        (PackName { repair: name.repair, ..pack.name } == name).then_some(*pack)
+        self.copies(name).next()
+    }
+
+    /// Forgets an object: it is there, but of no use.
+    pub fn forget(&mut self, name: ObjectName) {
+        let (ObjectName::Manifest(ManifestName { generation, .. })
+        | ObjectName::Pack(PackName { generation, .. })
+        | ObjectName::Segment(SegmentName { generation, .. })) = name
+        else {
+            return;
+        };
+        if let Some(line) = self.lines.get_mut(&generation) {
+            line.manifests.retain(|manifest| name != manifest.name.into());
+            line.packs.retain(|pack| name != pack.name.into());
+            line.segments.retain(|segment| name != segment.name.into());
+            line.sort();
+        }
     }
 
     /// The highest transaction id that any object is named for, whatever its generation. The next one

@@ -161,6 +161,31 @@ fn of_copies_the_one_with_the_highest_repair_number_is_read() {
     assert_eq!((read(3), read(5), read(6)), (None, Some((3, 7)), None));
     let elsewhere = PackName { generation: generation(2), ..name(1) };
     assert_eq!(inventory.pack(elsewhere), None);
+    let copies: Vec<_> = inventory.copies(name(1)).map(|pack| pack.name.repair).collect();
+    assert_eq!(copies, [2, 1, 0]);
+}
+
+#[test]
+fn what_is_forgotten_is_as_if_it_had_not_been_listed() {
+    let objects = [
+        manifest(1),
+        manifest(9),
+        segment(0, 1, 2, 4),
+        segment(0, 1, 5, 9),
+        segment(1, 1, 2, 9),
+        segment(0, 1, 10, 11),
+    ];
+    for forgotten in 0..objects.len() {
+        let mut all = inventory(&objects);
+        all.forget(objects[forgotten].0);
+        let others: Vec<_> =
+            objects.iter().filter(|object| **object != objects[forgotten]).copied().collect();
+        assert_eq!(all, inventory(&others));
+    }
+    let mut all = inventory(&objects);
+    all.forget(segment(1, 2, 2, 9).0);
+    all.forget(ObjectName::Genesis);
+    assert_eq!(all, inventory(&objects));
 }
 
 fn listing() -> impl Strategy<Value = Vec<(ObjectName, u64)>> {

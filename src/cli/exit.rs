@@ -110,6 +110,7 @@ impl From<RestoreError> for Failure {
             RestoreError::Output { .. } => Code::USAGE,
             RestoreError::Write { .. } => Code::DATABASE,
             RestoreError::Plan(PlanError::Gap { .. })
+            | RestoreError::Useless { .. }
             | RestoreError::Broken(_)
             | RestoreError::Mismatch { .. } => Code::INTEGRITY,
             RestoreError::Plan(_) => Code::NOTHING,
@@ -180,11 +181,7 @@ fn hint_for_follow(error: &FollowError) -> Option<&'static str> {
 
 fn code_of_object(error: &ObjectError) -> Code {
     match error {
-        ObjectError::Damaged { .. } => Code::INTEGRITY,
-        // What the plan named is gone: the replica is not whole.
-        ObjectError::Store(error) if error.kind == crate::store::StoreErrorKind::NotFound => {
-            Code::INTEGRITY
-        }
+        ObjectError::Damaged { .. } | ObjectError::Missing { .. } => Code::INTEGRITY,
         ObjectError::Store(_) => Code::STORAGE,
     }
 }

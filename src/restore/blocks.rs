@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use genesis_snapshot::block::BlockLayout;
-use genesis_snapshot::manifest::{Manifest, ManifestBlock};
-use genesis_snapshot::pack::{PackError, unpack_block};
+use genesis_snapshot::inventory::Inventory;
+use genesis_snapshot::manifest::{Manifest, ManifestBlock, PackRef};
+use genesis_snapshot::pack::unpack_block;
 use genesis_wal::name::PackName;
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -29,7 +30,8 @@ const WRITE_BLOCKS: usize = 8;
 /// Consecutive blocks that lie one after another in one pack.
 #[derive(Debug)]
 struct Run {
-    pack: PackName,
+    /// The pack's place in the manifest.
+    pack: usize,
     bytes: Range<u64>,
     blocks: Range<usize>,
 }
@@ -40,80 +42,129 @@ enum Failed {
     Write(io::Error),
 }
 
-/// Writes every block of the snapshot, with at most `parallelism` runs under way at once.
-///
-/// # Errors
-/// [`RestoreError`] naming the pack that cannot be used.
-pub async fn write(
-    store: &Arc<dyn Store>,
-    manifest: &Arc<Manifest>,
-    output: &Output,
-    parallelism: NonZeroUsize,
-    progress: &mut impl FnMut(Progress),
-) -> Result<(), RestoreError> {
-    let total = u64::from(manifest.layout.pages) * u64::from(manifest.layout.page_size.get());
-    let mut runs = runs(manifest).into_iter();
-    let (mut under_way, mut written) = (JoinSet::new(), 0);
-    loop {
-        for run in runs.by_ref().take(parallelism.get() - under_way.len()) {
-            let (store, manifest) = (Arc::clone(store), Arc::clone(manifest));
-            under_way.spawn(restore_run(store, manifest, run, output.pages()));
-        }
-        let Some(ended) = under_way.join_next().await else {
-            return Ok(());
+/// The blocks of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Blocks {
+    store: Arc<dyn Store>,
+    manifest: Arc<Manifest>,
+    /// The copies of each pack, in the order in which they are tried.
+    copies: Arc<[Vec<PackName>]>,
+}
+
+impl Blocks {
+    /// The blocks of the snapshot, in whichever copies of its packs there are.
+    #[must_use]
+    pub fn new(store: &Arc<dyn Store>, inventory: &Inventory, manifest: &Arc<Manifest>) -> Self {
+        let copies = |pack: &PackRef| {
+            let copies: Vec<_> = inventory.copies(pack.name).map(|copy| copy.name).collect();
+            if copies.is_empty() { vec![pack.name] } else { copies }
         };
-        let ended = ended.map_err(|died| output.failed(died.into()))?;
-        written += ended.map_err(|failed| match failed {
-            Failed::Object(error) => error.into(),
-            Failed::Write(error) => output.failed(error),
-        })?;
-        progress(Progress::Snapshot(written, total));
+        Self {
+            store: Arc::clone(store),
+            manifest: Arc::clone(manifest),
+            copies: manifest.packs.iter().map(copies).collect(),
+        }
+    }
+
+    /// Writes them, with at most `parallelism` runs under way at once.
+    ///
+    /// # Errors
+    /// [`RestoreError`] naming the pack that cannot be used.
+    pub async fn write(
+        self,
+        output: &Output,
+        parallelism: NonZeroUsize,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<(), RestoreError> {
+        let layout = self.manifest.layout;
+        let total = u64::from(layout.pages) * u64::from(layout.page_size.get());
+        let mut runs = runs(&self.manifest).into_iter();
+        let (mut under_way, mut written) = (JoinSet::new(), 0);
+        loop {
+            for run in runs.by_ref().take(parallelism.get() - under_way.len()) {
+                under_way.spawn(self.clone().restore(run, output.pages()));
+            }
+            let Some(ended) = under_way.join_next().await else {
+                return Ok(());
+            };
+            let ended = ended.map_err(|died| output.failed(died.into()))?;
+            written += ended.map_err(|failed| match failed {
+                Failed::Object(error) => error.into(),
+                Failed::Write(error) => output.failed(error),
+            })?;
+            progress(Progress::Snapshot(written, total));
+        }
+    }
+
+    /// Writes a run from the first copy of its pack that holds it. Returns the bytes written.
+    async fn restore(self, run: Run, output: Arc<Pages>) -> Result<u64, Failed> {
+        let run = Arc::new(run);
+        let mut first_error = None;
+        for copy in self.copies.get(run.pack).into_iter().flatten() {
+            match self.restore_from(*copy, &run, &output).await {
+                Err(Failed::Object(error)) if error.useless().is_some() => {
+                    tracing::warn!(%error, "trying another copy, if there is one");
+                    first_error.get_or_insert(error);
+                }
+                other => return other,
+            }
+        }
+        // A pack that has no copy is none of the manifest's, which its decoder refuses.
+        first_error.map_or(Ok(0), |error| Err(Failed::Object(error)))
+    }
+
+    async fn restore_from(
+        &self,
+        copy: PackName,
+        run: &Arc<Run>,
+        output: &Arc<Pages>,
+    ) -> Result<u64, Failed> {
+        let fetched = self.store.get_range(&copy.into(), run.bytes.clone()).await;
+        let bytes = fetched.map_err(|error| Failed::Object(ObjectError::unread(copy, error)))?;
+        let (manifest, run) = (Arc::clone(&self.manifest), Arc::clone(run));
+        let output = Arc::clone(output);
+        let written = spawn_blocking(move || write_run(&manifest, copy, &run, &bytes, &output));
+        written.await.map_err(|died| Failed::Write(died.into())).flatten()
     }
 }
 
-/// Fetches and writes a run. Returns the bytes written.
-async fn restore_run(
-    store: Arc<dyn Store>,
-    manifest: Arc<Manifest>,
-    run: Run,
-    output: Arc<Pages>,
-) -> Result<u64, Failed> {
-    let fetched = store.get_range(&run.pack.into(), run.bytes.clone()).await;
-    let bytes = fetched.map_err(|error| Failed::Object(error.into()))?;
-    let written = spawn_blocking(move || write_run(&manifest, &run, &bytes, &output)).await;
-    written.map_err(|died| Failed::Write(died.into())).flatten()
-}
-
 /// Unpacks and writes a run. Returns the bytes written.
-fn write_run(manifest: &Manifest, run: &Run, bytes: &[u8], output: &Pages) -> Result<u64, Failed> {
+fn write_run(
+    manifest: &Manifest,
+    copy: PackName,
+    run: &Run,
+    bytes: &[u8],
+    output: &Pages,
+) -> Result<u64, Failed> {
     let (mut raw, mut written) = (Vec::new(), 0);
     // Blocks stand in the manifest in the order of the database.
     for blocks in manifest.blocks.get(run.blocks.clone()).unwrap_or_default().chunks(WRITE_BLOCKS) {
         let offset = blocks.first().map_or(0, |first| manifest.layout.offset_of(first.entry.block));
-        unpack(manifest.layout, run, bytes, blocks, &mut raw).map_err(Failed::Object)?;
+        let unpacked = unpack(manifest.layout, run, bytes, blocks, &mut raw);
+        unpacked.map_err(|reason| Failed::Object(ObjectError::damaged(copy, reason)))?;
         output.write_at(offset, &raw).map_err(Failed::Write)?;
         written += raw.len() as u64;
     }
     Ok(written)
 }
 
-/// Unpacks adjacent blocks of a run into `raw`, which holds them and nothing else then.
+/// Unpacks adjacent blocks of a run into `raw`, which holds them and nothing else then; or says what is
+/// wrong with them.
 fn unpack(
     layout: BlockLayout,
     run: &Run,
     bytes: &[u8],
     blocks: &[ManifestBlock],
     raw: &mut Vec<u8>,
-) -> Result<(), ObjectError> {
-    let damaged = |error: PackError| ObjectError::damaged(run.pack, crate::describe(&error));
+) -> Result<(), String> {
     raw.resize(blocks.iter().map(|block| layout.bytes(block.entry.block)).sum(), 0);
     let mut rest = raw.as_mut_slice();
     for ManifestBlock { entry, .. } in blocks {
         let start = usize::try_from(entry.offset - run.bytes.start).unwrap_or(usize::MAX);
         let stored = bytes.get(start..).and_then(|rest| rest.get(..entry.stored_len as usize));
-        let stored = stored.ok_or_else(|| ObjectError::damaged(run.pack, "it is cut off"))?;
+        let stored = stored.ok_or("it is cut off")?;
         let (block, after) = rest.split_at_mut(layout.bytes(entry.block).min(rest.len()));
-        unpack_block(entry, layout, stored, block).map_err(damaged)?;
+        unpack_block(entry, layout, stored, block).map_err(|error| crate::describe(&error))?;
         rest = after;
     }
     Ok(())
@@ -135,10 +186,8 @@ fn runs(manifest: &Manifest) -> Vec<Run> {
             let (blocks, after) = rest.split_at(rest.partition_point(within).max(1));
             rest = after;
             let end = blocks.last().and_then(|block| block.entry.end()).unwrap_or(start);
-            if let Some(pack) = manifest.packs.get(first.pack as usize) {
-                let blocks = index..index + blocks.len();
-                runs.push(Run { pack: pack.name, bytes: start..end, blocks });
-            }
+            let pack = usize::try_from(first.pack).unwrap_or(usize::MAX);
+            runs.push(Run { pack, bytes: start..end, blocks: index..index + blocks.len() });
             index += blocks.len();
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 
 use super::{Body, Listed, Store, StoreError, StoreErrorKind};
-use crate::durable;
+use crate::{clock, durable};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -21,6 +21,8 @@ pub enum Persistence {
     UnlessPermanent,
     /// Never give up: somebody may change it.
     Always,
+    /// Give up also on what has failed for so long, and now fails again: somebody waits for an answer.
+    For(Duration),
 }
 
 /// A store that tries again what fails, with pauses that double and are drawn at random up to their
@@ -66,6 +68,7 @@ async fn persist<T, F>(
 where
     F: Future<Output = Result<T, StoreError>>,
 {
+    let begun = clock::monotonic();
     let mut longest = FIRST_PAUSE;
     loop {
         let error = match operation().await {
@@ -75,7 +78,10 @@ where
         let again = match error.kind {
             StoreErrorKind::NotFound | StoreErrorKind::AlreadyExists => false,
             StoreErrorKind::Permanent => persistence == Persistence::Always,
-            StoreErrorKind::Passing => true,
+            StoreErrorKind::Passing => match persistence {
+                Persistence::For(patience) => clock::monotonic().saturating_sub(begun) < patience,
+                Persistence::UnlessPermanent | Persistence::Always => true,
+            },
         };
         if !again {
             return Err(error);
@@ -115,10 +121,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_tried_again_and_answers_are_not() {
-        use Persistence::{Always, UnlessPermanent};
+        use Persistence::{Always, For, UnlessPermanent};
         assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Passing).await, (4, true));
         assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Permanent).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::Permanent).await, (4, true));
+        assert_eq!(outcomes(For(Duration::MAX), StoreErrorKind::Passing).await, (4, true));
+        assert_eq!(outcomes(For(Duration::ZERO), StoreErrorKind::Passing).await, (1, false));
+        assert_eq!(outcomes(For(Duration::MAX), StoreErrorKind::Permanent).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::AlreadyExists).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::NotFound).await, (1, false));
     }

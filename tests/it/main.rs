@@ -26,6 +26,7 @@ mod pages;
 mod places;
 mod refusals;
 mod restarts;
+mod routes;
 mod shutdown;
 mod snapshots;
 mod storm;

@@ -3,6 +3,8 @@
 mod application;
 mod compare;
 mod fuse;
+mod memory;
+mod past;
 mod process;
 mod sandbox;
 mod trace;
@@ -11,6 +13,8 @@ mod wait;
 pub use application::{Application, Sqlite};
 pub use compare::{assert_same, contents, contents_of, same_bytes};
 pub use fuse::Fuse;
+pub use memory::{Call, MemoryStore, Objects};
+pub use past::{Past, time};
 pub use process::{Ended, Process};
 pub use sandbox::{Sandbox, files_below, mode};
 pub use trace::{can_trace, killed_at, traced};
