@@ -30,6 +30,7 @@ mod routes;
 mod shutdown;
 mod snapshots;
 mod storm;
+mod sweep;
 mod underfoot;
 mod vanished;
 mod versions;
