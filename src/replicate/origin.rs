@@ -18,7 +18,6 @@ use super::establish::Origin;
 use super::kept::KeptPacks;
 use super::spool::{PartFile, Spool};
 use super::table::{Sources, at_tip};
-use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError, Tip};
 use crate::store::Store;
 
@@ -88,7 +87,7 @@ fn unless_damaged<T>(
     what: &str,
 ) -> Result<Option<T>, ReplicaError> {
     match result {
-        Err(ReplicaError::Object(error @ ObjectError::Damaged { .. })) => {
+        Err(ReplicaError::Object(error)) if error.useless().is_some() => {
             tracing::error!(%error, "{what} cannot be used");
             Ok(None)
         }

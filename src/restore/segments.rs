@@ -113,11 +113,7 @@ async fn apply(
 }
 
 /// An image is unpacked when its batch is full: the segment that it is from may be an earlier one.
-fn refused(
-    error: ApplyError<io::Error>,
-    names: &[SegmentName],
-    output: &Output,
-) -> RestoreError {
+fn refused(error: ApplyError<io::Error>, names: &[SegmentName], output: &Output) -> RestoreError {
     let origin = match &error {
         ApplyError::Image { txid, .. } => {
             names.iter().find(|segment| (segment.first..=segment.last).contains(txid))

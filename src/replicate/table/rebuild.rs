@@ -62,7 +62,7 @@ pub async fn at_tip(sources: &Sources<'_>, tip: &Tip) -> Result<Option<PageTable
         rolled(sources, line, tip, table, manifest.txid).await
     };
     match built.await {
-        Err(ReplicaError::Object(error @ ObjectError::Damaged { .. })) => {
+        Err(ReplicaError::Object(error)) if error.useless().is_some() => {
             tracing::error!(%error, "the page table cannot be rebuilt from the replica");
             Ok(None)
         }
@@ -110,9 +110,13 @@ async fn footer(
     let (name, size) = listed.map_or((name, size), |pack| (pack.name, pack.size));
     let damaged = |reason: &dyn std::fmt::Display| ObjectError::damaged(name, reason);
     let store = sources.replica.store();
-    let tail = store.get_range(&name.into(), size.saturating_sub(TRAILER_LEN as u64)..size).await?;
+    let read = async |len: u64| {
+        let read = store.get_range(&name.into(), size.saturating_sub(len)..size).await;
+        read.map_err(|error| ObjectError::unread(name, error))
+    };
+    let tail = read(TRAILER_LEN as u64).await?;
     let len = part::trailing_len(&tail).map_err(|error| damaged(&error))? as u64;
-    let bytes = store.get_range(&name.into(), size.saturating_sub(len)..size).await?;
+    let bytes = read(len).await?;
     PackFooter::decode(&bytes).map_err(|error| damaged(&error))
 }
 

@@ -105,7 +105,7 @@ impl Past {
                 let end = page as usize * PAGE;
                 let image = &self.state(txid)[end - PAGE..end];
                 let hash = PageHash::of(number(page), image);
-                encoder.page(number(page), hash, image).unwrap();
+                encoder.page(number(page), hash, image, None).unwrap();
                 encoder.cut(&mut bytes).unwrap();
             }
         }
