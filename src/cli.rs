@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use serde::Serialize;
 
 use self::args::{Args, Command};
 use self::exit::{Code, Failure};
@@ -81,6 +82,14 @@ async fn open(place: &Place) -> Result<Replica, Failure> {
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Writes JSON to standard output.
+fn print_json(value: &impl Serialize) {
+    // What is printed is plain structs of strings and numbers: nothing in them fails to serialise.
+    let json = serde_json::to_string_pretty(value).unwrap_or_default();
+    print(&json);
+    print("\n");
 }
 
 /// Whether a person watches standard error.

@@ -45,6 +45,12 @@ impl Temporary {
         &self.file
     }
 
+    /// Where it is until it has its name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Syncs the file, gives it its name, and syncs the folder.
     ///
     /// # Errors

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use genesis_restore::apply::{Applier, Base, Restored};
 use genesis_restore::plan::PlanError;
 use genesis_restore::target::Target;
-use genesis_wal::id::Generation;
-use genesis_wal::page::StateHash;
+use genesis_wal::id::{Generation, Txid};
+use genesis_wal::page::{PageSize, StateHash};
 use thiserror::Error;
 
 use self::blocks::Blocks;
@@ -25,6 +25,7 @@ use self::route::Route;
 use self::segments::Segments;
 use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError};
+use crate::sqlite::Check;
 use crate::store::StoreError;
 pub use output::Output;
 pub use route::Instead;
@@ -68,6 +69,17 @@ pub enum RestoreError {
         /// What can be restored instead.
         instead: Instead,
     },
+    /// The state is of an earlier transaction than is wanted.
+    #[error("the state would be that of transaction {}, and at least {} is wanted", found.0, wanted.0)]
+    TooEarly {
+        /// Its transaction.
+        found: Txid,
+        /// The earliest that is wanted.
+        wanted: Txid,
+    },
+    /// SQLite finds something wrong with the database.
+    #[error("the database is as it was recorded, but SQLite finds it corrupt: {0}")]
+    Unsound(String),
     /// The objects do not fit together.
     #[error("the transactions do not fit together: {0}")]
     Broken(String),
@@ -90,19 +102,40 @@ pub enum Progress {
     Segments(u64, u64),
     /// The file is read back and compared.
     Verify,
+    /// SQLite checks the file.
+    Check,
 }
 
-/// What to restore, and where to.
+/// What to restore, where to, and how.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Which state.
     pub target: Target,
     /// Of which line of history, if not the one that was current.
     pub generation: Option<Generation>,
+    /// The earliest transaction whose state is wanted.
+    pub min_txid: Option<Txid>,
     /// Where to.
     pub output: PathBuf,
+    /// Remove the WAL and journals of a database that was there.
+    pub remove_stale: bool,
     /// Objects fetched at once, and threads at work.
     pub parallelism: NonZeroUsize,
+    /// Read the result back and compare it with the recorded state.
+    pub verify: bool,
+    /// What SQLite checks.
+    pub check: Option<Check>,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// The line of history.
+    pub generation: Generation,
+    /// Bytes in a page.
+    pub page_size: PageSize,
+    /// The state.
+    pub restored: Restored,
 }
 
 /// Restores one state of a database.
@@ -113,10 +146,10 @@ pub async fn restore(
     replica: &Replica,
     request: &Request,
     mut progress: impl FnMut(Progress),
-) -> Result<Restored, RestoreError> {
+) -> Result<Done, RestoreError> {
     let mut route = Route::find(replica, request.target, request.generation).await?;
     loop {
-        let output = Output::prepare(&request.output)?;
+        let output = Output::prepare(&request.output, request.remove_stale)?;
         match assemble(replica, &route, output, request, &mut progress).await {
             Err(RestoreError::Object(error)) => route.avoid(replica, error).await?,
             other => return other,
@@ -130,8 +163,9 @@ async fn assemble(
     mut output: Output,
     request: &Request,
     progress: &mut impl FnMut(Progress),
-) -> Result<Restored, RestoreError> {
+) -> Result<Done, RestoreError> {
     let plan = &route.plan;
+    check_txid(plan.reaches, request)?;
     let manifest = Arc::new(replica.manifest(plan.manifest).await?);
     let page_size = manifest.layout.page_size;
     output.reserve(u64::from(manifest.layout.pages) * u64::from(page_size.get()))?;
@@ -140,12 +174,26 @@ async fn assemble(
     let applier = Applier::new(Base::from(manifest.as_ref()), plan.target, plan.reaches);
     let segments = Segments::new(replica.store(), &plan.segments, request.parallelism);
     let restored = segments.apply(applier, &mut output, progress).await?;
+    check_txid(restored.txid, request)?;
     output.sync();
-    progress(Progress::Verify);
-    let found = output.state(page_size, restored.pages, request.parallelism).await?;
-    if found != restored.state {
-        return Err(RestoreError::Mismatch { expected: restored.state, found });
+    if request.verify {
+        progress(Progress::Verify);
+        let found = output.state(page_size, restored.pages, request.parallelism).await?;
+        if found != restored.state {
+            return Err(RestoreError::Mismatch { expected: restored.state, found });
+        }
+    }
+    if let Some(check) = request.check {
+        progress(Progress::Check);
+        output.check(check).await?;
     }
     output.place().await?;
-    Ok(restored)
+    Ok(Done { generation: plan.generation, page_size, restored })
+}
+
+fn check_txid(found: Txid, request: &Request) -> Result<(), RestoreError> {
+    match request.min_txid {
+        Some(wanted) if found < wanted => Err(RestoreError::TooEarly { found, wanted }),
+        _ => Ok(()),
+    }
 }

@@ -4,6 +4,7 @@
 //! that file for the whole process. So those two are opened once, by [`Source`], and closed only
 //! after the last connection. The `-wal` carries no locks and may be opened freely.
 
+mod check;
 mod connection;
 mod file_system;
 mod frames;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 use crate::clock;
 
+pub use check::{Check, check};
 pub use frames::FrameReader;
 pub use guards::Guards;
 pub use pages::PageFile;

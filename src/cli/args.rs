@@ -94,7 +94,9 @@ pub enum Command {
     Checkpoint(CheckpointArgs),
 
     /// Show what a replica holds and which states can be restored.
-    #[command(after_help = "Example:\n  genesis-replicate list /backup/app")]
+    #[command(
+        after_help = "Examples:\n  genesis-replicate list /backup/app\n  genesis-replicate list /backup/app --transactions --since 2026-11-23T11:00:00Z"
+    )]
     List(ListArgs),
 }
 
@@ -146,6 +148,7 @@ pub struct ExecArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag as it is typed")]
 pub struct RestoreArgs {
     /// The replica: a folder, as a path or as `file:///path`.
     #[arg(value_name = "URL")]
@@ -167,6 +170,32 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "GENERATION")]
     pub generation: Option<Generation>,
 
+    /// Fail if the state is of an earlier transaction than this.
+    #[arg(long, value_name = "N")]
+    pub min_txid: Option<u64>,
+
+    /// Remove the WAL and journals of a database that was at the output. The database itself is never
+    /// replaced.
+    #[arg(long)]
+    pub force: bool,
+
+    /// What to do when the output is there already, instead of failing.
+    #[arg(long, value_name = "DO")]
+    pub if_exists: Option<Otherwise>,
+
+    /// What to do when the replica holds nothing yet, instead of failing.
+    #[arg(long, value_name = "DO")]
+    pub if_no_replica: Option<Otherwise>,
+
+    /// Do not read the result back to compare it with the recorded state. What is written is proven.
+    #[arg(long)]
+    pub no_verify: bool,
+
+    /// What SQLite is to check in the result: that it is what was recorded does not prove that it was
+    /// sound then.
+    #[arg(long, value_name = "CHECK", value_enum, default_value = "none")]
+    pub integrity_check: IntegrityCheck,
+
     /// Ranges of objects fetched at once, and threads at work: at most 32.
     #[arg(long, value_name = "N", value_parser = parallelism, default_value = "8")]
     pub parallelism: NonZeroUsize,
@@ -174,6 +203,28 @@ pub struct RestoreArgs {
     /// Only say what would be fetched.
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do instead of failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Otherwise {
+    /// Restore nothing, and succeed.
+    Skip,
+}
+
+/// What SQLite checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IntegrityCheck {
+    /// Nothing.
+    None,
+    /// All but what indexes hold.
+    Quick,
+    /// Everything.
+    Full,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -197,9 +248,37 @@ pub struct ListArgs {
     #[arg(value_name = "URL")]
     pub replica: Place,
 
+    /// Which objects to show: snapshots are full backups, segments incremental ones.
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "all")]
+    pub kind: BackupType,
+
+    /// Leave out what was committed before this time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    pub since: Option<Micros>,
+
+    /// Leave out what was committed after this time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    pub until: Option<Micros>,
+
+    /// Show every transaction: when it was committed, the pages it changed, the bytes they take, and
+    /// the size of the database after it.
+    #[arg(long, conflicts_with = "kind")]
+    pub transactions: bool,
+
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Kinds of backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackupType {
+    /// Snapshots.
+    Full,
+    /// Segments.
+    Incremental,
+    /// Both.
+    All,
 }
 
 fn version() -> String {

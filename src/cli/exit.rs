@@ -111,14 +111,19 @@ impl From<RestoreError> for Failure {
             RestoreError::Write { .. } => Code::DATABASE,
             RestoreError::Plan(PlanError::Gap { .. })
             | RestoreError::Useless { .. }
+            | RestoreError::Unsound(_)
             | RestoreError::Broken(_)
             | RestoreError::Mismatch { .. } => Code::INTEGRITY,
-            RestoreError::Plan(_) => Code::NOTHING,
+            RestoreError::Plan(_) | RestoreError::TooEarly { .. } => Code::NOTHING,
             RestoreError::Replica(error) => code_of(error),
             RestoreError::Store(_) => Code::STORAGE,
             RestoreError::Object(error) => code_of_object(error),
         };
-        Self::new(code, error.into())
+        let hint = matches!(error, RestoreError::Unsound(_)).then_some(
+            "Restore an earlier state, or this one without --integrity-check to repair it.",
+        );
+        let failure = Self::new(code, error.into());
+        hint.into_iter().fold(failure, Self::hinted)
     }
 }
 

@@ -1,22 +1,26 @@
 //! `list`: what a replica holds, and which states can be restored.
 
+mod transactions;
+
 use genesis_snapshot::inventory::{self, Line};
 use genesis_wal::time::Millis;
 use serde::Serialize;
 
-use super::args::ListArgs;
+use super::args::{BackupType, ListArgs};
 use super::exit::{Code, Failure};
-use super::{open, print};
+use super::{open, print, print_json};
 
 pub async fn run(args: ListArgs) -> Result<Code, Failure> {
     let replica = open(&args.replica).await?;
     let inventory = replica.inventory().await?;
-    let generations: Vec<_> = inventory.generations().map(generation).collect();
+    if args.transactions {
+        return transactions::run(&replica, &inventory, &args).await;
+    }
+    let shown = |line| generation(line, &args);
+    let generations: Vec<_> = inventory.generations().map(shown).collect();
     if args.json {
         let listing = Listing { generations: &generations };
-        let json = serde_json::to_string_pretty(&listing);
-        print(&json.map_err(|error| Failure::new(Code::STORAGE, error.into()))?);
-        print("\n");
+        print_json(&listing);
     } else {
         print(&text(&generations));
     }
@@ -64,19 +68,27 @@ struct Segment {
     bytes: u64,
 }
 
-fn generation(line: &Line) -> Generation {
+fn generation(line: &Line, args: &ListArgs) -> Generation {
+    let is_between = |time: Millis| {
+        args.since.is_none_or(|since| since <= time.micros())
+            && args.until.is_none_or(|until| time.micros() <= until)
+    };
+    let (full, incremental) = (args.kind != BackupType::Incremental, args.kind != BackupType::Full);
+    let manifests = line.manifests().iter().filter(|m| full && is_between(m.name.time));
+    let segments = line.segments().iter().filter(|s| incremental && is_between(s.name.time));
+
     let window = |w: inventory::Window| Window {
         first_txid: w.first.0,
         last_txid: w.last.0,
         from: time(w.from),
         to: time(w.to),
     };
-    let snapshots = line.manifests().iter().map(|manifest| Snapshot {
+    let snapshots = manifests.map(|manifest| Snapshot {
         txid: manifest.name.txid.0,
         time: time(manifest.name.time),
         epoch: manifest.name.epoch.0,
     });
-    let segments = line.segments().iter().map(|segment| Segment {
+    let segments = segments.map(|segment| Segment {
         level: segment.name.level,
         first_txid: segment.name.first.0,
         last_txid: segment.name.last.0,

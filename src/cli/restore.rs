@@ -1,107 +1,213 @@
 //! `restore`: a database as it was after any transaction.
 
-use genesis_restore::apply::Restored;
-use genesis_restore::plan::plan;
+mod display;
+
+use genesis_restore::plan::{Plan, PlanError, plan};
 use genesis_restore::target::Target;
 use genesis_wal::id::Txid;
-use indicatif::{ProgressBar, ProgressStyle};
+use genesis_wal::time::Micros;
+use serde::Serialize;
 
-use super::args::RestoreArgs;
+use self::display::Display;
+use super::args::{IntegrityCheck, Otherwise, RestoreArgs};
 use super::exit::{Code, Failure};
 use super::replicate::listen;
-use super::{is_watched, open, print};
-use crate::restore::{Progress, Request, RestoreError, restore};
+use super::{open, print, print_json};
+use crate::replica::Replica;
+use crate::restore::{Done, Request, RestoreError, restore};
+use crate::sqlite::Check;
 
 pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
-    let target = match (args.txid, args.timestamp) {
-        (Some(txid), _) => Target::Txid(Txid(txid)),
-        (None, Some(time)) => Target::Time(time),
-        (None, None) => Target::Latest,
-    };
-    let replica = open(&args.replica).await?;
-    if args.dry_run {
-        let inventory = replica.inventory().await?;
-        let plan = plan(&inventory, target, args.generation).map_err(RestoreError::from)?;
-        print(&format!("{plan}\n"));
-        return Ok(Code::DONE);
+    if args.if_exists == Some(Otherwise::Skip) && args.output.exists() {
+        return Ok(skip(&args, &format!("{} is there already", args.output.display())));
     }
-    let request = Request {
-        target,
-        generation: args.generation,
-        output: args.output,
-        parallelism: args.parallelism,
+    let may_be_empty = args.if_no_replica == Some(Otherwise::Skip);
+    let replica = match open(&args.replica).await {
+        Err(failure) if may_be_empty && failure.code == Code::NOTHING => {
+            // Objects without a description are a damaged replica, and not none.
+            let is_empty = args.replica.store().list("").await?.is_empty();
+            return if is_empty {
+                Ok(skip(&args, "there is no replica yet"))
+            } else {
+                Err(failure)
+            };
+        }
+        other => other?,
     };
-    let mut display = Display::new();
-    let mut shutdown = listen()?;
-    let restored = tokio::select! {
-        restored = restore(&replica, &request, |progress| display.show(progress)) => Ok(restored),
-        signal = shutdown.asked() => Err(signal),
+    let restored = if args.dry_run {
+        show_plan(&replica, &args).await
+    } else {
+        let mut shutdown = listen()?;
+        tokio::select! {
+            restored = restore_and_show(&replica, &args) => restored,
+            // What was written is gone with the restore.
+            signal = shutdown.asked() => Ok(Code(128 + signal)),
+        }
     };
-    display.clear();
     match restored {
-        Ok(restored) => print(&summary(&request, &restored?)),
-        // What was written is gone with the restore.
-        Err(signal) => return Ok(Code(128 + signal)),
+        Err(RestoreError::Plan(PlanError::NothingToRestore))
+            if may_be_empty && replica.inventory().await?.max_txid().is_none() =>
+        {
+            Ok(skip(&args, "the replica holds nothing yet"))
+        }
+        other => Ok(other?),
+    }
+}
+
+fn skip(args: &RestoreArgs, reason: &str) -> Code {
+    if args.json {
+        print_json(&Skipped { skipped: reason });
+    } else {
+        print(&format!("nothing restored: {reason}\n"));
+    }
+    Code::DONE
+}
+
+async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, RestoreError> {
+    let plan = plan(&replica.inventory().await?, target(args), args.generation)?;
+    if args.json {
+        print_json(&PlanReport::of(&plan));
+    } else {
+        print(&format!("{plan}\n"));
     }
     Ok(Code::DONE)
 }
 
-fn summary(request: &Request, restored: &Restored) -> String {
-    let note = restored.left_out.map(|(since, until)| {
+async fn restore_and_show(replica: &Replica, args: &RestoreArgs) -> Result<Code, RestoreError> {
+    let mut display = Display::new();
+    let done = restore(replica, &request(args), |progress| display.show(progress)).await?;
+    drop(display);
+    if args.json {
+        print_json(&Report::of(&done, args));
+    } else {
+        print(&summary(&done, args));
+    }
+    Ok(Code::DONE)
+}
+
+fn target(args: &RestoreArgs) -> Target {
+    match (args.txid, args.timestamp) {
+        (Some(txid), _) => Target::Txid(Txid(txid)),
+        (None, Some(time)) => Target::Time(time),
+        (None, None) => Target::Latest,
+    }
+}
+
+fn request(args: &RestoreArgs) -> Request {
+    Request {
+        target: target(args),
+        generation: args.generation,
+        min_txid: args.min_txid.map(Txid),
+        output: args.output.clone(),
+        remove_stale: args.force,
+        parallelism: args.parallelism,
+        verify: !args.no_verify,
+        check: match args.integrity_check {
+            IntegrityCheck::None => None,
+            IntegrityCheck::Quick => Some(Check::Quick),
+            IntegrityCheck::Full => Some(Check::Full),
+        },
+    }
+}
+
+fn summary(done: &Done, args: &RestoreArgs) -> String {
+    let Done { restored, .. } = done;
+    let left_out = restored.left_out.map(|(since, until)| {
         format!(
             "note: the next transaction was committed between {since} and {until}, while nobody \
              looked; it is left out\n"
         )
     });
+    let late = restored.late.map(|(since, until)| {
+        format!(
+            "note: this transaction was committed between {since} and {until}, while nobody \
+             looked\n"
+        )
+    });
     format!(
-        "restored {} as of transaction {}, committed {}\n{} pages, state {}, verified\n{}",
-        request.output.display(),
+        "restored {} as of transaction {}, committed {}\n{} pages, state {}, {}\n{}{}",
+        args.output.display(),
         restored.txid.0,
         restored.time,
         restored.pages,
         restored.state,
-        note.unwrap_or_default(),
+        if args.no_verify { "not read back" } else { "verified" },
+        late.unwrap_or_default(),
+        left_out.unwrap_or_default(),
     )
 }
 
-/// A bar for a person, plain lines for a log.
-struct Display {
-    bar: Option<ProgressBar>,
-    last: &'static str,
+#[derive(Debug, Serialize)]
+struct Skipped<'a> {
+    /// Why nothing was restored.
+    skipped: &'a str,
 }
 
-impl Display {
-    fn new() -> Self {
-        Self { bar: is_watched().then(|| ProgressBar::new(0)), last: "" }
-    }
+/// What would be fetched.
+#[derive(Debug, Serialize)]
+struct PlanReport {
+    generation: String,
+    snapshot: String,
+    snapshot_txid: u64,
+    segments: Vec<String>,
+    segment_bytes: u64,
+    reaches_txid: u64,
+}
 
-    fn show(&mut self, progress: Progress) {
-        let (step, template, done, total) = match progress {
-            Progress::Snapshot(done, total) => {
-                ("snapshot", "snapshot {wide_bar} {bytes}/{total_bytes} {eta}", done, total)
-            }
-            Progress::Segments(done, total) => {
-                ("segments", "segments {wide_bar} {pos}/{len} {eta}", done, total)
-            }
-            Progress::Verify => ("verify", "verifying", 0, 0),
-        };
-        let new_step = std::mem::replace(&mut self.last, step) != step;
-        match &self.bar {
-            None if new_step => tracing::info!(step, total, "restoring"),
-            None => {}
-            Some(bar) => {
-                if new_step && let Ok(style) = ProgressStyle::with_template(template) {
-                    bar.set_style(style);
-                }
-                bar.set_length(total);
-                bar.set_position(done);
-            }
+impl PlanReport {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            generation: plan.generation.to_string(),
+            snapshot: plan.manifest.to_string(),
+            snapshot_txid: plan.manifest.txid.0,
+            segments: plan.segments.iter().map(ToString::to_string).collect(),
+            segment_bytes: plan.segment_bytes,
+            reaches_txid: plan.reaches.0,
         }
     }
+}
 
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+/// What was restored.
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    generation: String,
+    txid: u64,
+    time: String,
+    bytes: u64,
+    pages: u32,
+    state: String,
+    verified: bool,
+    /// When the transaction was committed, if nobody looked then.
+    late: Option<Interval>,
+    /// When the next one was committed, which may have been by the time that was asked for.
+    left_out: Option<Interval>,
+}
+
+#[derive(Debug, Serialize)]
+struct Interval {
+    since: String,
+    until: String,
+}
+
+impl Report {
+    fn of(done: &Done, args: &RestoreArgs) -> Self {
+        let Done { generation, page_size, restored } = done;
+        let interval = |(since, until): (Micros, Micros)| Interval {
+            since: since.to_string(),
+            until: until.to_string(),
+        };
+        Self {
+            output: args.output.display().to_string(),
+            generation: generation.to_string(),
+            txid: restored.txid.0,
+            time: restored.time.to_string(),
+            bytes: u64::from(restored.pages) * u64::from(page_size.get()),
+            pages: restored.pages,
+            state: restored.state.to_string(),
+            verified: !args.no_verify,
+            late: restored.late.map(interval),
+            left_out: restored.left_out.map(interval),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::RestoreError;
 use crate::durable::Temporary;
+use crate::sqlite::{self, Check};
 
 /// Bytes read back at once: what stays in a processor's cache until it is hashed.
 const CHUNK: usize = 256 << 10;
@@ -32,6 +33,7 @@ const SYNC_STEP: u64 = 32 << 20;
 pub struct Output {
     file: Temporary,
     target: PathBuf,
+    remove_stale: bool,
     pages: Arc<Pages>,
     syncs: JoinHandle<io::Result<()>>,
 }
@@ -52,43 +54,31 @@ struct Unsynced {
 }
 
 impl Output {
-    /// Begins a file that will be `target`.
+    /// Begins a file that will be `target`. Files beside it that SQLite would take for the WAL of the
+    /// restored database are removed at the end, if that is wanted.
     ///
     /// # Errors
-    /// [`RestoreError::Output`] when something is there already, or beside it files that SQLite would
-    /// take for the WAL of the restored database.
-    pub fn prepare(target: &Path) -> Result<Self, RestoreError> {
-        let refuse = |path: PathBuf, reason| Err(RestoreError::Output { path, reason });
-        if target.symlink_metadata().is_ok() {
-            return refuse(target.to_owned(), "something is there already; move it away first");
-        }
-        for suffix in ["-wal", "-shm", "-journal"] {
-            let mut beside = target.as_os_str().to_owned();
-            beside.push(suffix);
-            let beside = PathBuf::from(beside);
-            if beside.symlink_metadata().is_ok() {
-                let reason = "SQLite would take this file for a part of the restored database; \
-                              move it away first";
-                return refuse(beside, reason);
-            }
-        }
+    /// [`RestoreError::Output`] when something is there already, or such files are and must stay.
+    pub fn prepare(target: &Path, remove_stale: bool) -> Result<Self, RestoreError> {
+        check_free(target, remove_stale)?;
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            return refuse(folder.to_owned(), "this folder does not exist");
+            let reason = "this folder does not exist";
+            return Err(RestoreError::Output { path: folder.to_owned(), reason });
         }
-        Self::create(folder, target)
+        Self::create(folder, target, remove_stale)
             .map_err(|source| RestoreError::Write { path: target.to_owned(), source })
     }
 
-    fn create(folder: &Path, target: &Path) -> io::Result<Self> {
+    fn create(folder: &Path, target: &Path, remove_stale: bool) -> io::Result<Self> {
         let file = Temporary::create(folder)?;
         let (due, told) = sync_channel(1);
         let synced = file.file().try_clone()?;
         let syncs = spawn_blocking(move || sync_when_told(&synced, &told));
         let turn = Mutex::new(Unsynced { bytes: 0, due: Some(due) });
         let pages = Arc::new(Pages { file: file.file().try_clone()?, turn });
-        Ok(Self { file, target: target.to_owned(), pages, syncs })
+        Ok(Self { file, target: target.to_owned(), remove_stale, pages, syncs })
     }
 
     /// Where to write to, from any thread.
@@ -149,16 +139,36 @@ impl Output {
         self.pages.end();
     }
 
+    /// Lets SQLite check the file.
+    ///
+    /// # Errors
+    /// [`RestoreError::Unsound`] when it finds something.
+    pub async fn check(&self, check: Check) -> Result<(), RestoreError> {
+        let path = self.file.path().to_owned();
+        let checked = spawn_blocking(move || sqlite::check(&path, check)).await;
+        match checked.map_err(|died| self.failed(died.into()))? {
+            Ok(found) if found.is_empty() => Ok(()),
+            Ok(found) => Err(RestoreError::Unsound(found.join("; "))),
+            Err(error) => Err(RestoreError::Unsound(crate::describe(&error))),
+        }
+    }
+
     /// Gives the file its name, durably.
     ///
     /// # Errors
-    /// [`RestoreError::Write`], also when something has come to have that name.
+    /// [`RestoreError`], also when something has come to have that name.
     pub async fn place(self) -> Result<(), RestoreError> {
         self.pages.end();
-        let Self { file, target, syncs, .. } = self;
+        let Self { file, target, remove_stale, syncs, .. } = self;
+        let failed = |path: &Path, source| RestoreError::Write { path: path.to_owned(), source };
         let synced = syncs.await.map_err(io::Error::from).flatten();
-        let placed = synced.and_then(|()| file.place(&target));
-        placed.map_err(|source| RestoreError::Write { path: target, source })
+        synced.map_err(|error| failed(&target, error))?;
+        check_free(&target, remove_stale)?;
+        // Any that are there are to be removed.
+        for stale in stale(&target) {
+            std::fs::remove_file(&stale).map_err(|error| failed(&stale, error))?;
+        }
+        file.place(&target).map_err(|error| failed(&target, error))
     }
 
     /// A failure to write.
@@ -166,6 +176,32 @@ impl Output {
     pub fn failed(&self, source: io::Error) -> RestoreError {
         RestoreError::Write { path: self.target.clone(), source }
     }
+}
+
+/// Refuses to write where something is.
+fn check_free(target: &Path, remove_stale: bool) -> Result<(), RestoreError> {
+    let refuse = |path: PathBuf, reason| Err(RestoreError::Output { path, reason });
+    if target.symlink_metadata().is_ok() {
+        return refuse(target.to_owned(), "something is there already; move it away first");
+    }
+    match stale(target).next() {
+        Some(stale) if !remove_stale => {
+            let reason = "SQLite would take this file for a part of the restored database; \
+                          move it away first, or remove it with --force";
+            refuse(stale, reason)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The files beside a database that belong to one that was there before.
+fn stale(target: &Path) -> impl Iterator<Item = PathBuf> {
+    let beside = ["-wal", "-shm", "-journal"].map(|suffix| {
+        let mut beside = target.as_os_str().to_owned();
+        beside.push(suffix);
+        PathBuf::from(beside)
+    });
+    beside.into_iter().filter(|beside| beside.symlink_metadata().is_ok())
 }
 
 impl Pages {

@@ -22,6 +22,7 @@ mod history;
 mod idle;
 mod kill;
 mod locks;
+mod options;
 mod pages;
 mod places;
 mod refusals;

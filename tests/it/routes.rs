@@ -27,7 +27,16 @@ pub async fn try_restore(replica: &Replica, target: Target) -> Result<Vec<u8>, R
     let folder = tempfile::tempdir_in(folder).unwrap();
     let output = folder.path().join("restored.db");
     let parallelism = NonZeroUsize::new(3).unwrap();
-    let request = Request { target, generation: None, output: output.clone(), parallelism };
+    let request = Request {
+        target,
+        generation: None,
+        min_txid: None,
+        output: output.clone(),
+        remove_stale: false,
+        parallelism,
+        verify: true,
+        check: None,
+    };
     let restored = restore(replica, &request, |_| ()).await;
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, usize::from(restored.is_ok()));
