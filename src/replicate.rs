@@ -8,7 +8,7 @@
 //! | `record`, `segments`, `table` | transactions through the page table into segments |
 //! | `attend`, `snapshots`, `capture`, `kept` | beside that: comparing pages, making snapshots |
 //! | `holds` | how long the application's writers were held |
-//! | `readback` | whether the database holds what was recorded |
+//! | `readback`, `underhand` | whether the database holds what was recorded, and only that |
 //! | `spool`, `ship` | what waits for upload, and the upload |
 //! | `session` | all of it together, started and stopped |
 
@@ -38,6 +38,7 @@ mod spool;
 mod state;
 mod table;
 mod tail;
+mod underhand;
 mod watch;
 
 pub use establish::EstablishError;

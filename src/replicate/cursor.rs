@@ -37,6 +37,9 @@ pub enum Doubt {
     /// What was committed while nobody looked could not be read before it was gone.
     #[error("the WAL of the recorded place moved on before it was read")]
     MovedOn,
+    /// Somebody wrote into the database file past SQLite.
+    #[error("THE DATABASE FILE WAS WRITTEN TO, and not by a checkpoint")]
+    Overwritten,
     /// The lock that keeps the WAL was being moved when something failed.
     #[error("moving the lock that keeps the WAL failed")]
     Interrupted,

@@ -265,6 +265,9 @@ impl Follower {
                 if let Err(gone) = source.check_in_place() {
                     return Err(leave(source, tail, gone));
                 }
+                if let Err(RecordError::Doubt(doubt)) = tail.check_file(source) {
+                    return Ok(End::Doubt(doubt));
+                }
             }
             match self.step(source, tail, watch, &mut written) {
                 Ok(None) => trouble.is_over(),

@@ -22,6 +22,7 @@ use super::ship::Outbox;
 use super::snapshots::Snapshots;
 use super::spool::Spool;
 use super::table::Keeper;
+use super::underhand::{Look, Watchman};
 use crate::clock;
 use crate::sqlite::{FrameReader, Guards, Held, Source, SourceError};
 
@@ -67,6 +68,9 @@ pub struct Tail {
     settles: u64,
     /// What was recorded could not be sealed.
     is_unsealed: bool,
+    /// How often the lock was moved, and checkpoints were made for it.
+    moves: u64,
+    watchman: Watchman,
     /// Since when index and file have been of two minds, and in how many looks.
     of_two_minds: Option<(Duration, u32)>,
 }
@@ -106,6 +110,8 @@ impl Tail {
             alone_at: None,
             settles: 0,
             is_unsealed: false,
+            moves: 0,
+            watchman: Watchman::default(),
             of_two_minds: None,
         }
     }
@@ -209,6 +215,19 @@ impl Tail {
         self.attend(source)
     }
 
+    /// Looks whether somebody writes into the database file past SQLite. From time to time.
+    ///
+    /// # Errors
+    /// [`Doubt::Overwritten`] when somebody did.
+    pub fn check_file(&mut self, source: &mut Source) -> Result<(), RecordError> {
+        let is_checkpointing = source.is_being_checkpointed()?;
+        let (written, index) = (source.written()?, published(source)?);
+        if self.watchman.look(Look::new(written, &index, self.moves, is_checkpointing)) {
+            return Err(RecordError::Doubt(Doubt::Overwritten));
+        }
+        Ok(())
+    }
+
     /// Whether the database file alone is the state up to which everything was read.
     #[must_use]
     pub fn is_alone(&self) -> bool {
@@ -248,6 +267,7 @@ impl Tail {
         procedure: Procedure,
     ) -> Result<(), RecordError> {
         let started = clock::monotonic();
+        self.moves += 1;
         let mut step = self.ratchet.start(procedure, started);
         while step != Step::Finished {
             let before = published(source)?;

@@ -209,6 +209,15 @@ impl Source {
         both.map_err(|error| self.io("look at the locks of", error))
     }
 
+    /// Whether another process is making a checkpoint.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn is_being_checkpointed(&self) -> Result<bool, SourceError> {
+        let held = locks::is_held_by_another(&self.shm, LockByte::CHECKPOINT);
+        held.map_err(|error| self.io("look at the locks of", error))
+    }
+
     /// Gives up every lock but one read transaction: for a beginning anew, when nothing that was
     /// guarded is believed any more.
     ///

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use genesis_wal::header::WalHeader;
 use genesis_wal::index::{IndexError, WalIndex};
@@ -113,6 +114,15 @@ impl Source {
             Ok(there) if (there.dev(), there.ino()) != (ours.dev(), ours.ino()) => gone("replaced"),
             Ok(_) => Ok(()),
         }
+    }
+
+    /// When the database file was last written to.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn written(&self) -> Result<SystemTime, SourceError> {
+        let written = self.database.metadata().and_then(|metadata| metadata.modified());
+        written.map_err(|source| self.io("look at", source))
     }
 
     /// Reads one page of the database file; what it does not reach is zeros.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -167,6 +168,29 @@ fn a_page_table_that_is_lost_torn_or_old_is_made_anew() {
     let replicator = sandbox.replicate();
     application.run("VACUUM;");
     replicator.stop();
+    assert_eq!(sandbox.generations().len(), 1);
+    application.close();
+    assert_complete(&sandbox);
+}
+
+/// As by `rsync --inplace`, or a failing disk that somebody mends by hand.
+#[test]
+fn a_page_that_is_written_past_sqlite_is_found_and_shipped() {
+    let sandbox = large(6_000);
+    let mut replicator = sandbox.replicate();
+    replicator.wait_for_log("a snapshot is stored");
+    let mut application = sandbox.application(Sqlite::Python);
+    application.run("UPDATE big SET n = 1 WHERE id = 1;");
+    sandbox.wait_for_txid(2);
+    // A write beside a checkpoint would be taken for its own.
+    clock::rest(Duration::from_millis(1500));
+    let file = File::options().write(true).open(&sandbox.db).unwrap();
+    file.write_all_at(b"overwritten", 3000 * 4096 + 500).unwrap();
+    replicator.wait_for_log("THE DATABASE FILE WAS WRITTEN TO");
+    replicator.wait_for_log("pages=1 kind=Rebase");
+    application.run("UPDATE big SET n = 2 WHERE id = 2;");
+    let ended = replicator.stop();
+    assert_eq!(ended.stderr.matches("WAS WRITTEN TO").count(), 1, "{}", ended.stderr);
     assert_eq!(sandbox.generations().len(), 1);
     application.close();
     assert_complete(&sandbox);
