@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,6 +45,8 @@ pub struct Pages {
     file: File,
     /// A file system lets one at a time write to a file: who waits here sleeps.
     turn: Mutex<Unsynced>,
+    /// Whether everything is written: what is given up is not synced.
+    complete: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -74,10 +77,11 @@ impl Output {
     fn create(folder: &Path, target: &Path, remove_stale: bool) -> io::Result<Self> {
         let file = Temporary::create(folder)?;
         let (due, told) = sync_channel(1);
-        let synced = file.file().try_clone()?;
-        let syncs = spawn_blocking(move || sync_when_told(&synced, &told));
+        let (synced, complete) = (file.file().try_clone()?, Arc::new(AtomicBool::new(false)));
+        let is_complete = Arc::clone(&complete);
+        let syncs = spawn_blocking(move || sync_when_told(&synced, &told, &is_complete));
         let turn = Mutex::new(Unsynced { bytes: 0, due: Some(due) });
-        let pages = Arc::new(Pages { file: file.file().try_clone()?, turn });
+        let pages = Arc::new(Pages { file: file.file().try_clone()?, turn, complete });
         Ok(Self { file, target: target.to_owned(), remove_stale, pages, syncs })
     }
 
@@ -225,6 +229,7 @@ impl Pages {
 
     /// Says that nothing more is written.
     fn end(&self) {
+        self.complete.store(true, Ordering::Release);
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).due = None;
     }
 
@@ -246,12 +251,12 @@ impl Pages {
     }
 }
 
-/// Syncs a file each time it is told to, and once more at the end.
-fn sync_when_told(file: &File, due: &Receiver<()>) -> io::Result<()> {
+/// Syncs a file each time it is told to, and once more when it is complete.
+fn sync_when_told(file: &File, due: &Receiver<()>, complete: &AtomicBool) -> io::Result<()> {
     while due.recv().is_ok() {
         file.sync_data()?;
     }
-    file.sync_all()
+    if complete.load(Ordering::Acquire) { file.sync_all() } else { Ok(()) }
 }
 
 impl PageSink for Output {
