@@ -14,8 +14,8 @@ use super::scan::Overlay;
 use super::segments::Segments;
 use super::snapshots::{Goal, Running};
 use super::tail::Tail;
-use crate::clock;
 use crate::sqlite::{Source, StateReader};
+use crate::{clock, telemetry};
 
 /// Reports that are taken at one look.
 const REPORTS: usize = 64;
@@ -25,6 +25,9 @@ const FEW_BLOCKS: u32 = 256;
 
 /// The pause after a snapshot that failed.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
+
+/// The pause after something failed beside reading.
+const ATTENTION_PAUSE: Duration = Duration::from_secs(5);
 
 /// The pause before a gap that could not be closed is tried again.
 const GAP_PAUSE: Duration = Duration::from_millis(500);
@@ -36,6 +39,9 @@ impl Tail {
     /// # Errors
     /// [`RecordError`].
     pub fn attend(&mut self, source: &Source) -> Result<(), RecordError> {
+        if self.next_attention > clock::monotonic() {
+            return Ok(());
+        }
         self.take_reports()?;
         if self.settles() == 0 {
             return Ok(());
@@ -45,6 +51,13 @@ impl Tail {
             Some(GapEnd::Record) => self.close_gap(source),
             Some(GapEnd::Snapshot) | None => self.snapshot(source),
         }
+    }
+
+    /// Leaves it for a while, after something failed that may pass: the WAL is read on.
+    pub fn postpone(&mut self, error: &RecordError) {
+        let error = telemetry::chain(error);
+        tracing::error!(%error, "cannot compare or capture pages; trying again");
+        self.next_attention = clock::monotonic() + ATTENTION_PAUSE;
     }
 
     fn take_reports(&mut self) -> Result<(), RecordError> {
@@ -238,6 +251,8 @@ impl Tail {
             last.block(block, raw);
         }
         self.recorder.follow_passes(None);
+        // No segment spans a snapshot: one that is stored sooner overtakes whole segments.
+        self.seal_or_keep()?;
         let (txid, time) = self.number_snapshot(stamp)?;
         let (position, state) = (self.position(), self.recorder.table().state());
         last.complete(Snapshot { layout, txid, time, position, state, parent: None });

@@ -8,6 +8,9 @@ use super::ratchet::Procedure;
 /// A segment is sealed early with this many bytes waiting.
 pub const SEAL_BYTES: u64 = 16 << 20;
 
+/// The pause after a seal that failed, however much waits.
+const SEAL_RETRY: Duration = Duration::from_millis(500);
+
 /// The poll while commits keep coming.
 const BUSY_POLL: Duration = Duration::from_millis(1);
 
@@ -106,6 +109,8 @@ pub enum Action {
 pub struct Engine {
     sync_interval: Duration,
     last_seal: Option<Duration>,
+    /// After a seal that failed, none is early before then.
+    early_from: Duration,
     last_read: Duration,
     /// The last two reads came close together.
     busy: bool,
@@ -141,6 +146,7 @@ impl Engine {
         Self {
             sync_interval,
             last_seal: None,
+            early_from: Duration::ZERO,
             last_read: Duration::ZERO,
             busy: false,
             recheck: None,
@@ -154,6 +160,11 @@ impl Engine {
             next_read_back: Duration::ZERO,
             last_settle: None,
         }
+    }
+
+    /// Learns that a segment could not be sealed.
+    pub fn seal_failed(&mut self, now: Duration) {
+        self.early_from = now + SEAL_RETRY;
     }
 
     /// Learns how a move of the lock ended.
@@ -267,7 +278,7 @@ impl Engine {
             return None;
         }
         let next = self.last_seal.map_or(Duration::ZERO, |last| last + self.sync_interval);
-        let early = seen.waiting >= SEAL_BYTES;
+        let early = seen.waiting >= SEAL_BYTES && seen.now >= self.early_from;
         Some(if early { Duration::ZERO } else { next.saturating_sub(seen.now) })
     }
 

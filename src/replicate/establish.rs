@@ -161,6 +161,14 @@ impl Grounds<'_> {
     fn recorded_place(&self, tip: &Tip) -> Result<Option<(Cursor, bool)>, EstablishError> {
         let Self { source, held, .. } = self;
         let Some(position) = tip.reached.position else { return Ok(None) };
+        let now = &held.index.header;
+        let is_there = (now.max_frame, now.salts, now.frame_checksum)
+            == (position.frame, position.identity.salts, position.checksum);
+        // Nothing came after it, and the WAL may have been restarted since it came to be held.
+        if !held.overlay && is_there {
+            let position = WalPosition { change: now.change, ..position };
+            return Ok(Some((Cursor::at_position(source.page_size(), &position), false)));
+        }
         let header = source.wal_header()?;
         if header.as_ref().map(WalIdentity::from) != Some(position.identity) {
             return Ok(None);

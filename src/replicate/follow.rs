@@ -155,6 +155,10 @@ impl Follower {
                 reason = %doubt,
                 "what follows does not provably continue what was recorded: comparing every page"
             );
+            // Nobody's writers wait for what a capture takes to end.
+            if let Err(error) = source.unlock_writes() {
+                tracing::warn!(%error, "cannot give the write lock back at once");
+            }
             let (recorder, spare) = tail.dismantle();
             (beginning, tools) = (Beginning::Doubt(Box::new(recorder)), spare);
             held = self.hold_again(&mut source)?;
@@ -307,7 +311,11 @@ impl Follower {
             waited_for: source.is_waited_for()?,
             read_back: tail.is_read_back_due(),
         };
-        tail.attend(source)?;
+        match tail.attend(source) {
+            Err(RecordError::Source(gone @ SourceError::Gone { .. })) => return Err(gone.into()),
+            Err(error) if error.may_pass() => tail.postpone(&error),
+            other => other?,
+        }
         match tail.engine.next(&seen) {
             Action::Read => tail.read(source, &index.header)?,
             Action::Move(procedure) => tail.move_lock(source, procedure).map_err(interrupted)?,

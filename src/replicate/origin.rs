@@ -48,7 +48,10 @@ pub async fn ask(question: Question) -> Result<Origin, ReplicaError> {
     let stored = tip.map(|tip| tip.reached.txid);
     let adopted = {
         let spool = spool.clone();
-        let adopted = spawn_blocking(move || adopt_spool(&spool, tip, epoch)).await;
+        let line = tip.and_then(|tip| inventory.generation(tip.generation));
+        let segments = line.map(|line| line.segments().iter().map(|listed| listed.name));
+        let stored: Vec<SegmentName> = segments.into_iter().flatten().collect();
+        let adopted = spawn_blocking(move || adopt_spool(&spool, tip, &stored, epoch)).await;
         adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?
     };
     let used = inventory.max_txid().max(adopted.highest).unwrap_or(Txid(0));
@@ -67,7 +70,14 @@ pub async fn ask(question: Question) -> Result<Origin, ReplicaError> {
     };
     let previous = newest_manifest(&replica, &inventory).await?;
     let mut resumed = Known::default();
-    kept.recall(&inventory, &mut resumed);
+    // Where the history cannot be used, none of its packs is believed to be of use.
+    let is_usable = tip.is_none() || table.is_some();
+    let is_there =
+        |manifest: &Manifest| manifest.packs.iter().all(|pack| inventory.pack(pack.name).is_some());
+    let previous = previous.filter(|manifest| is_usable && is_there(manifest));
+    if is_usable {
+        kept.recall(&inventory, &mut resumed);
+    }
     Ok(Origin { epoch, tip, unshipped, table, previous, resumed, stored, free })
 }
 
@@ -107,17 +117,29 @@ struct Adopted {
 }
 
 /// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch.
-/// Those that the replica holds are dropped. All others are put aside, never deleted: what they hold
-/// may be nowhere else.
-fn adopt_spool(spool: &Spool, tip: Option<Tip>, epoch: Epoch) -> io::Result<Adopted> {
+/// Those that the replica holds (`stored`) are dropped, and those from before a snapshot that overtook
+/// them are shipped. All others are put aside, never deleted: what they hold may be nowhere else.
+fn adopt_spool(
+    spool: &Spool,
+    tip: Option<Tip>,
+    stored: &[SegmentName],
+    epoch: Epoch,
+) -> io::Result<Adopted> {
     let mut adopted = Adopted { tip, ..Adopted::default() };
     for name in spool.sealed()? {
         adopted.highest = adopted.highest.max(Some(name.last));
-        let stored = tip
-            .is_some_and(|tip| tip.generation == name.generation && name.last <= tip.reached.txid);
-        if stored {
-            spool.remove(&name)?;
-            continue;
+        let is_of_line = |tip: &Tip| tip.generation == name.generation;
+        if let Some(tip) = tip.filter(|tip| is_of_line(tip) && name.last <= tip.reached.txid) {
+            let holds = |held: &SegmentName| held.first <= name.first && name.last <= held.last;
+            if stored.iter().any(holds) {
+                spool.remove(&name)?;
+                continue;
+            }
+            let stamp = Stamp { generation: tip.generation, epoch };
+            if let Ok(name) = spool.restamp(&name, stamp) {
+                adopted.unshipped.push(name);
+                continue;
+            }
         }
         let continued = match &adopted.tip {
             Some(tip) if tip.reached.txid.next() == Some(name.first) => {

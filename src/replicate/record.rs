@@ -535,7 +535,8 @@ impl Images for FrameImages<'_, '_> {
 
     fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
         let before = self.written.before.get(index).copied().flatten();
-        let base = self.bases.base_of(page, before, self.frames)?;
+        // A base that cannot be read is none: the image is stored in full.
+        let base = self.bases.base_of(page, before, self.frames).unwrap_or(None);
         let len = self.page_size.bytes();
         let bytes = if let Some(read) = self.written.pages.get(index * len..(index + 1) * len) {
             read

@@ -8,7 +8,9 @@ use genesis_wal::name::SegmentName;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::Stamp;
 use genesis_wal::position::WalPosition;
-use genesis_wal::segment::{EncodeError, SegmentEncoder, Stored, TransactionHeader};
+use genesis_wal::segment::{
+    EncodeError, SegmentEncoder, Stored, TransactionHeader, TransactionKind,
+};
 use genesis_wal::time::Micros;
 use thiserror::Error;
 
@@ -138,8 +140,10 @@ impl Segments {
             self.open = Some(Open { first: header.txid, segment });
         }
         self.flush().map_err(SegmentsError::Spool)?;
-        // A transaction of several parts begins with one, so that it can be taken back.
-        let long = pages.len() * self.page_size.bytes() > PART_BYTES;
+        // A transaction of several parts, or one whose images may fail to be had, begins with a part,
+        // so that it can be taken back.
+        let long = header.kind != TransactionKind::Commit
+            || pages.len() * self.page_size.bytes() > PART_BYTES;
         let mark = if long { Some(self.cut().map_err(lift)?) } else { None };
         if let Err(error) = self.encode(header, position, pages, images, long) {
             self.take_back(mark);

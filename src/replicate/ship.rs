@@ -144,7 +144,7 @@ impl Segments<'_> {
                 Shipment::Snapshot(stored) => match stored.await {
                     Ok(txid) => {
                         counts = true;
-                        self.durable.send_replace(Some(txid));
+                        self.durable.send_modify(|durable| *durable = (*durable).max(Some(txid)));
                     }
                     Err(_given_up) => counts = false,
                 },
@@ -157,7 +157,7 @@ impl Segments<'_> {
         let path = self.spool.path(&name);
         self.store.create(&name.into(), Body::File(path)).await?;
         if counts {
-            self.durable.send_replace(Some(name.last));
+            self.durable.send_modify(|durable| *durable = (*durable).max(Some(name.last)));
         }
         tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
         if let Err(error) = self.spool.remove(&name) {

@@ -102,7 +102,9 @@ impl Snapshots {
     /// the newest holds is not.
     pub fn is_due(&mut self, generation: Generation, last: Txid) -> bool {
         let now = clock::monotonic();
-        if self.running.is_some() || now < self.next {
+        // A line that waits for its first snapshot waits for no interval.
+        let due = if self.is_awaited() { self.paused_until } else { self.next };
+        if self.running.is_some() || now < due {
             return false;
         }
         let newest = self.setup.previous.as_ref();

@@ -56,6 +56,8 @@ pub struct Tail {
     pub(super) tools: Tools,
     /// When a gap that could not be closed is tried again.
     pub(super) next_close: Duration,
+    /// Before that, nothing is done beside reading.
+    pub(super) next_attention: Duration,
     cursor: Cursor,
     ratchet: Ratchet,
     /// What is read next may have been committed while nobody looked.
@@ -103,6 +105,7 @@ impl Tail {
             holds: HoldBook::new(clock::monotonic()),
             tools,
             next_close: Duration::ZERO,
+            next_attention: Duration::ZERO,
             cursor,
             ratchet: Ratchet::new(),
             absent_since,
@@ -209,6 +212,9 @@ impl Tail {
         if !self.recorder.is_behind() {
             return Ok(());
         }
+        if !held.overlay {
+            self.settle(&held.index.header);
+        }
         while self.settled != Some(held.index.header) {
             self.read(source, &held.index.header)?;
         }
@@ -268,6 +274,7 @@ impl Tail {
     ) -> Result<(), RecordError> {
         let started = clock::monotonic();
         self.moves += 1;
+        let mut has_copied = false;
         let mut step = self.ratchet.start(procedure, started);
         while step != Step::Finished {
             let before = published(source)?;
@@ -277,6 +284,7 @@ impl Tail {
                 Step::Rollback => self.holds.end(clock::monotonic()),
                 _ => {}
             }
+            has_copied |= copied.is_some();
             let index = match (step, copied) {
                 (Step::Begin, _) => before,
                 (_, Some(copied)) => copied,
@@ -286,12 +294,15 @@ impl Tail {
             step = self.ratchet.next(&Outcome { now, done, index, waited_for });
             debug_assert!(agree(self.ratchet.holds(), source.guards()), "before {step:?}");
         }
-        let (now, parked) = (clock::monotonic(), self.ratchet.is_parked());
+        // Where nothing was copied, the lock stands where it stood, and what was said of it is old.
+        let (now, parked) = (clock::monotonic(), has_copied && self.ratchet.is_parked());
         let max_frame = published(source)?.header.max_frame;
         let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
         tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
         self.engine.moved(now, parked, max_frame);
-        self.alone_at = self.settled.filter(|_| parked);
+        if has_copied {
+            self.alone_at = self.settled.filter(|_| parked);
+        }
         if parked {
             self.recorder.park();
             self.read_back(source)?;
@@ -413,7 +424,7 @@ impl Tail {
                 return Err(error);
             }
             recorded = Cursor::at_position(source.page_size(), &position);
-            if self.recorder.waiting() >= SEAL_BYTES {
+            if self.recorder.waiting() >= SEAL_BYTES && !self.is_unsealed {
                 self.seal_or_keep()?;
             }
         }
@@ -434,6 +445,7 @@ impl Tail {
                     tracing::error!(%error, "NOT PROTECTED: cannot write the spool");
                 }
                 self.is_unsealed = true;
+                self.engine.seal_failed(clock::monotonic());
                 clock::rest(SEAL_PAUSE);
                 Ok(())
             }

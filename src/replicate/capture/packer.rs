@@ -102,6 +102,8 @@ impl Packer {
         });
         open.writer.push_packed(packed)?;
         open.last = packed.block();
+        // What was known of it is old, and what is known now is told when the pack is complete.
+        self.known.forget(packed.block());
         Ok(())
     }
 

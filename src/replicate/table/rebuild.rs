@@ -43,10 +43,17 @@ pub async fn at_tip(sources: &Sources<'_>, tip: &Tip) -> Result<Option<PageTable
     let Some(line) = sources.inventory.generation(tip.generation) else { return Ok(None) };
     match Checkpoint::read(&sources.folder.join(super::FILE_NAME), &sources.folder) {
         Ok(Some((table, as_of))) if fits(&table, as_of, tip) => {
-            if let Some(table) = rolled(sources, line, tip, table, as_of.txid).await? {
-                return Ok(Some(table));
+            match rolled(sources, line, tip, table, as_of.txid).await {
+                Ok(Some(table)) => return Ok(Some(table)),
+                Err(ReplicaError::Object(error)) if error.useless().is_some() => {
+                    tracing::error!(%error, "the page table on disk does not lead to the tip");
+                }
+                Ok(None) => {
+                    let txid = as_of.txid.0;
+                    tracing::info!(txid, "the page table on disk does not lead to the tip");
+                }
+                Err(error) => return Err(error),
             }
-            tracing::info!(txid = as_of.txid.0, "the page table on disk does not lead to the tip");
         }
         Ok(Some(_)) => tracing::info!("the page table on disk is of another history"),
         Ok(None) => {}
