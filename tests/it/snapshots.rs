@@ -173,6 +173,30 @@ fn a_page_table_that_is_lost_torn_or_old_is_made_anew() {
     assert_complete(&sandbox);
 }
 
+/// Whether or not the hashes of its pages are still known on this side.
+#[test]
+fn a_pack_that_is_gone_is_named_by_no_later_snapshot() {
+    for keeps_table in [true, false] {
+        let sandbox = large(6_000);
+        let more = ["--snapshot-interval", "1s"];
+        let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+        replicator.wait_for_log("a snapshot is stored");
+        replicator.stop();
+        std::fs::remove_file(&sandbox.objects_ending(".pack")[0]).unwrap();
+        if !keeps_table {
+            std::fs::remove_file(sandbox.state().join("table")).unwrap();
+        }
+        let mut application = sandbox.application(Sqlite::Shell);
+        let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+        replicator.wait_until_followed();
+        application.run("UPDATE big SET n = 1 WHERE id = 1;");
+        replicator.wait_for_log("a snapshot is stored");
+        replicator.stop();
+        application.close();
+        assert_complete(&sandbox);
+    }
+}
+
 /// As by `rsync --inplace`, or a failing disk that somebody mends by hand.
 #[test]
 fn a_page_that_is_written_past_sqlite_is_found_and_shipped() {
