@@ -15,7 +15,7 @@ use super::segments::Segments;
 use super::snapshots::{Goal, Running};
 use super::tail::Tail;
 use crate::sqlite::{Source, StateReader};
-use crate::{clock, telemetry};
+use crate::{clock, durable, telemetry};
 
 /// Reports that are taken at one look.
 const REPORTS: usize = 64;
@@ -238,8 +238,9 @@ impl Tail {
             );
         }
         let Some(running) = &mut self.tools.snapshots.running else { return Ok(()) };
+        let file = durable::nameless(&self.tools.folder)?;
+        let mut last = running.capture.finish(layout, file)?;
         running.goal = Goal::Storing;
-        let last = running.capture.finish(layout);
         for block in missing {
             let Some(first) = layout.first_page(block) else { continue };
             let mut raw = vec![0; layout.bytes(block)];
@@ -248,7 +249,7 @@ impl Tail {
             if self.recorder.passes().is_some_and(|passes| passes.is_missing(block)) {
                 return Err(RecordError::Doubt(Doubt::Misread(first)));
             }
-            last.block(block, raw);
+            last.block(block, &raw)?;
         }
         self.recorder.follow_passes(None);
         // No segment spans a snapshot: one that is stored sooner overtakes whole segments.

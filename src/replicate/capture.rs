@@ -8,6 +8,8 @@
 mod known;
 mod packer;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
@@ -42,9 +44,6 @@ const BATCH: usize = 64;
 /// Batches whose hashes may wait for the follower.
 const REPORTS: usize = 64;
 
-/// Blocks that the follower may have read under its lock and that wait to be packed: 16 MiB.
-const LAST_BLOCKS: usize = 256;
-
 /// The pause before what could not be read is read again.
 const READ_PAUSE: Duration = Duration::from_millis(500);
 
@@ -57,6 +56,9 @@ pub enum CaptureError {
     /// The manifest cannot be written.
     #[error("cannot write a manifest")]
     Manifest(#[from] ManifestError),
+    /// What was read under the lock cannot be read again.
+    #[error("cannot read the blocks of the last pass")]
+    Last(#[source] io::Error),
     /// A block that the database has was never captured.
     #[error("block {0} was not captured")]
     Missing(u32),
@@ -77,14 +79,14 @@ enum Order {
     /// Capture these blocks of the file.
     Sweep(BlockLayout, FixedBitSet),
     /// Take these, which were read under the lock, and end the snapshot.
-    Finish(BlockLayout, Receiver<Last>),
+    Finish(BlockLayout, File, Receiver<Last>),
 }
 
 /// What comes with the last order.
 #[derive(Debug)]
 enum Last {
-    /// A block as of the snapshot's transaction.
-    Block(u32, Vec<u8>),
+    /// A block as of the snapshot's transaction, and where it stands in the file.
+    Block(u32, u64),
     /// These were all.
     Complete(Snapshot),
 }
@@ -111,17 +113,26 @@ pub struct Capture {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The blocks that are handed over under the lock.
+/// The blocks that are handed over under the lock: through a file, so that whoever holds the lock waits
+/// neither for room in memory nor for the store.
 #[derive(Debug)]
 pub struct LastBlocks {
-    blocks: SyncSender<Last>,
+    file: File,
+    end: u64,
+    blocks: Sender<Last>,
 }
 
 impl LastBlocks {
-    /// Hands a block over. It may wait for others to be packed.
-    pub fn block(&self, block: u32, raw: Vec<u8>) {
+    /// Hands a block over.
+    ///
+    /// # Errors
+    /// What the file system says; the snapshot fails then.
+    pub fn block(&mut self, block: u32, raw: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(raw, self.end)?;
         // One that has ended tells why in its reports.
-        self.blocks.send(Last::Block(block, raw)).ok();
+        self.blocks.send(Last::Block(block, self.end)).ok();
+        self.end += raw.len() as u64;
+        Ok(())
     }
 
     /// Says that these were all, and what they make.
@@ -162,12 +173,14 @@ impl Capture {
         self.order(Order::Sweep(layout, blocks));
     }
 
-    /// Ends the snapshot: with the blocks that are handed over.
-    #[must_use]
-    pub fn finish(&self, layout: BlockLayout) -> LastBlocks {
-        let (sender, blocks) = mpsc::sync_channel(LAST_BLOCKS + 1);
-        self.order(Order::Finish(layout, blocks));
-        LastBlocks { blocks: sender }
+    /// Ends the snapshot: with the blocks that are handed over through `file`, which has no name.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(&self, layout: BlockLayout, file: File) -> io::Result<LastBlocks> {
+        let (sender, blocks) = mpsc::channel();
+        self.order(Order::Finish(layout, file.try_clone()?, blocks));
+        Ok(LastBlocks { file, end: 0, blocks: sender })
     }
 
     /// The next report; `None` while there is none.
@@ -264,7 +277,7 @@ impl Worker<'_> {
                     self.sweep(layout, &blocks)?;
                     self.desk.tell(Report::SweepOver)?;
                 }
-                Order::Finish(layout, blocks) => return self.finish(layout, &blocks),
+                Order::Finish(layout, file, blocks) => return self.finish(layout, &file, &blocks),
             }
         }
         Ok(())
@@ -301,11 +314,18 @@ impl Worker<'_> {
         self.pool.install(|| batch.par_iter().map(read).collect())
     }
 
-    fn finish(mut self, layout: BlockLayout, blocks: &Receiver<Last>) -> Result<(), CaptureError> {
+    fn finish(
+        mut self,
+        layout: BlockLayout,
+        file: &File,
+        blocks: &Receiver<Last>,
+    ) -> Result<(), CaptureError> {
         let Some(mut packer) = self.packer.take() else { return Err(CaptureError::Abandoned) };
         let snapshot = loop {
             match blocks.recv() {
-                Ok(Last::Block(block, raw)) => {
+                Ok(Last::Block(block, offset)) => {
+                    let mut raw = vec![0; layout.bytes(block)];
+                    file.read_exact_at(&mut raw, offset).map_err(CaptureError::Last)?;
                     let captured = pack(Some(packer.known()), layout, block, &raw)?;
                     if let Some(packed) = captured.packed {
                         packer.push(layout, &packed, self.desk)?;

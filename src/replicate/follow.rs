@@ -187,6 +187,7 @@ impl Follower {
             wal_limit: self.wal_limit,
             outbox: self.outbox.clone(),
             spool: self.spool.clone(),
+            folder: self.folder.clone(),
             keeper: Keeper::new(self.folder.clone()),
             snapshots: Snapshots::new(setup),
         };

@@ -1,6 +1,7 @@
 //! A WAL that is being read: what was committed goes into the recorder, and the lock that keeps the WAL
 //! is moved as the ratchet says.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use genesis_wal::id::Txid;
@@ -88,6 +89,8 @@ pub struct Tools {
     pub outbox: Outbox,
     /// Where segments are sealed.
     pub spool: Spool,
+    /// The folder of local state.
+    pub folder: PathBuf,
     /// Keeps the page table on the disk.
     pub keeper: Keeper,
     /// The snapshots.

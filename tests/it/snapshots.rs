@@ -227,7 +227,7 @@ fn a_full_disk_harms_no_one_and_heals() {
     let state = sandbox.path("state");
     std::fs::create_dir(&state).unwrap();
     let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=3m,mode=0700", "tmpfs"]).arg(&state);
+    mount.args(["-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs"]).arg(&state);
     if !mount.status().unwrap().success() {
         println!("skipped: no file system can be mounted here");
         return;
@@ -240,7 +240,7 @@ fn a_full_disk_harms_no_one_and_heals() {
     Command::new("dd")
         .arg("if=/dev/zero")
         .arg(format!("of={}", filler.display()))
-        .args(["bs=4k", "count=10000"])
+        .args(["bs=64k", "count=2000"])
         .output()
         .unwrap();
     let mut application = sandbox.application(Sqlite::Python);
