@@ -5,6 +5,7 @@ use std::time::Duration;
 use genesis_snapshot::block::hash_block;
 use genesis_wal::id::Txid;
 use genesis_wal::part::Stamp;
+use genesis_wal::time::Micros;
 
 use super::capture::{CaptureError, Report, Snapshot};
 use super::cursor::Doubt;
@@ -256,15 +257,12 @@ impl Tail {
         self.seal_or_keep()?;
         let (txid, time) = self.number_snapshot(stamp)?;
         let (position, state) = (self.position(), self.recorder.table().state());
-        last.complete(Snapshot { layout, txid, time, position, state, parent: None });
+        last.complete(Snapshot { layout, txid, time, position, state });
         Ok(())
     }
 
     /// The transaction and time of a snapshot as of now. One of a new line begins it.
-    fn number_snapshot(
-        &mut self,
-        stamp: Stamp,
-    ) -> Result<(Txid, genesis_wal::time::Micros), RecordError> {
+    fn number_snapshot(&mut self, stamp: Stamp) -> Result<(Txid, Micros), RecordError> {
         if let Some(line) = self.recorder.line() {
             return Ok((line.last(), line.last_time()));
         }

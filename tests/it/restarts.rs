@@ -66,6 +66,24 @@ fn commits_while_we_were_away_are_shipped_as_late() {
     assert_complete(&sandbox, application);
 }
 
+/// Nothing holds what is in the WAL and in the database: it is read while nobody can write.
+#[test]
+fn commits_that_were_checkpointed_while_we_were_away_are_shipped_one_by_one() {
+    let sandbox = Sandbox::with_database();
+    let mut application = replicated(&sandbox);
+    application.run("INSERT INTO t VALUES('away'); INSERT INTO t VALUES('away too');");
+    application.run("PRAGMA wal_checkpoint(FULL);");
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(5);
+    application.run("INSERT INTO t VALUES('back');");
+    let ended = replicator.stop();
+    assert!(!ended.stderr.contains("comparing every page"), "{}", ended.stderr);
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(6)));
+    let (restored, _) = sandbox.restore(&["--txid", "4"]);
+    assert!(contents_of(&restored).ends_with("t 'away'\n"));
+    assert_complete(&sandbox, application);
+}
+
 #[test]
 fn an_application_that_was_closed_and_opened_without_a_change() {
     let sandbox = Sandbox::with_database();
