@@ -13,9 +13,13 @@ const FAILS: &str = "650";
 
 /// A replicator that cannot read one frame of a large transaction when it has encoded half of it.
 fn start(sandbox: &Sandbox, more: &[&str]) -> Process {
+    start_injected(sandbox, &format!("inject=pread64:retval=0:when={FAILS}"), more)
+}
+
+/// A replicator whose reads of the WAL come back otherwise.
+fn start_injected(sandbox: &Sandbox, injection: &str, more: &[&str]) -> Process {
     let mut strace = Command::new("strace");
-    let injection = format!("inject=pread64:retval=0:when={FAILS}");
-    strace.args(["-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e", &injection, "-P"]);
+    strace.args(["-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e", injection, "-P"]);
     strace.arg(sandbox.db.with_file_name("app.db-wal"));
     let command = sandbox.replicate_command(more);
     strace.arg(command.get_program()).args(command.get_args());
@@ -53,4 +57,30 @@ fn in_the_middle_of_a_transaction_of_several_parts() {
         let restored = contents_of(&sandbox.restore(&[]).0);
         assert!(restored.contains("Blob") && restored.contains("'after'"));
     }
+}
+
+/// A disk that fails to read for a second: it is told, waited out, and nothing is lost.
+#[test]
+fn reads_that_fail_for_a_while() {
+    if !can_trace() {
+        return;
+    }
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let mut replicator = start_injected(&sandbox, "inject=pread64:error=EIO:when=16..20", &[]);
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    // One at a time, so that each is read by itself.
+    for n in 0..20 {
+        application.run(&format!("INSERT INTO t VALUES('row {n}');"));
+        sandbox.wait_for_txid(n + 2);
+    }
+    replicator.wait_for_log("NOT PROTECTED");
+    replicator.wait_for_log("it passed: recording goes on");
+    application.run("INSERT INTO t VALUES('after');");
+    let ended = replicator.stop();
+    ended.expect_words(&["cannot read the WAL of", "app.db", "Input/output error"]);
+    assert_eq!(sandbox.generations().len(), 1);
+    let restored = contents_of(&sandbox.restore(&[]).0);
+    assert!(restored.contains("'row 19'") && restored.contains("'after'"), "{restored}");
 }
