@@ -3,6 +3,7 @@
 //! Objects are written once and never changed. A store knows names and bytes, and nothing of SQLite.
 
 mod file;
+mod memory;
 pub mod retry;
 
 use std::error::Error as StdError;
@@ -16,6 +17,7 @@ use genesis_wal::name::ObjectName;
 use thiserror::Error;
 
 pub use file::FileStore;
+pub use memory::{MemoryStore, Objects};
 
 /// A place for a replica's objects.
 #[async_trait]
@@ -24,7 +26,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// loss. Storing the same bytes again is no error, so that a retry after a lost answer succeeds.
     ///
     /// # Errors
-    /// [`StoreErrorKind::AlreadyExists`] when the name holds other bytes; they are left alone.
+    /// [`StoreErrorKind::AlreadyExists`] when the name holds other bytes; they are left alone. Where
+    /// [claims](Self::claims) are shared, bytes that another stores at the same moment may be lost.
     /// [`StoreErrorKind::NotFound`] when the body is a file that cannot be read. Into a place that holds
     /// no `genesis.json` nothing else is stored where that can be known without a request.
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError>;
@@ -40,6 +43,19 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreErrorKind::NotFound`] when the name holds none.
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Whether the name holds an object: one small request.
+    ///
+    /// # Errors
+    /// When the place cannot be asked; never because there is none.
+    async fn exists(&self, name: &ObjectName) -> Result<bool, StoreError>;
+
+    /// Whether a name can be claimed by creating it. A store that has to be tried is tried with
+    /// `witness`, an object that is there: to create it once more must fail. The answer is kept.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotFound`] when the witness is not there and is needed.
+    async fn claims(&self, witness: &ObjectName) -> Result<Claims, StoreError>;
 
     /// All objects whose names begin with `prefix`, in the order of their names. Keys that name no
     /// object of a replica are left out. An empty or missing place holds no objects.
@@ -67,6 +83,16 @@ pub struct Listed {
     pub size: u64,
 }
 
+/// What it is worth to have created a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claims {
+    /// Of several that create one name with different bytes, one is told that it did.
+    Exclusive,
+    /// Of several that do so at the same moment, more than one may be told so, and the bytes of one are
+    /// kept: a claim's name must tell it from others, and who won is seen in a listing.
+    Shared,
+}
+
 /// What a caller may want to know of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
@@ -78,6 +104,16 @@ pub enum StoreErrorKind {
     Permanent,
     /// It may pass: try again.
     Passing,
+    /// As passing, but it may have been done: the answer was lost. To try again settles it.
+    PerhapsDone,
+}
+
+impl StoreErrorKind {
+    /// Whether to try again is of use.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::Passing | Self::PerhapsDone)
+    }
 }
 
 /// A failure of a store.
@@ -90,6 +126,8 @@ pub struct StoreError {
     pub action: &'static str,
     /// On what: an object name or a place.
     pub subject: String,
+    /// Seconds for which the place wants to be left alone.
+    pub retry_after: u32,
     /// What the place said.
     pub source: Box<dyn StdError + Send + Sync>,
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 use tokio::task::spawn_blocking;
 
-use super::{Body, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
 use crate::durable::{self, Temporary};
 
 /// A store in a local folder, which is created with the first object.
@@ -47,6 +47,7 @@ impl FileStore {
             kind: classify(&source),
             action,
             subject,
+            retry_after: 0,
             source: source.into(),
         })
     }
@@ -64,8 +65,13 @@ impl Store for FileStore {
             }
             create(&root.join(path), &body)
         };
-        let failed =
-            |kind, source| StoreError { kind, action: "store", subject: key.clone(), source };
+        let failed = |kind, source| StoreError {
+            kind,
+            action: "store",
+            subject: key.clone(),
+            retry_after: 0,
+            source,
+        };
         let created = self.blocking("store", key.clone(), create).await;
         // A folder that goes while it is written to may come back.
         let passing = |error: StoreError| match error.kind {
@@ -98,6 +104,20 @@ impl Store for FileStore {
         let key = name.to_string();
         let path = PathBuf::from(&key);
         self.blocking("read", key, move |root| read_range(&root.join(path), range)).await
+    }
+
+    async fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        let key = name.to_string();
+        let path = PathBuf::from(&key);
+        let look = move |root: &Path| match root.join(path).metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|metadata| metadata.is_file()),
+        };
+        self.blocking("look for", key, look).await
+    }
+
+    async fn claims(&self, _witness: &ObjectName) -> Result<Claims, StoreError> {
+        Ok(Claims::Exclusive)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {

@@ -8,11 +8,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 
-use super::{Body, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
 use crate::{clock, durable};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A place that wants to be left alone for longer is asked again after this.
+const LONGEST_WISH: Duration = Duration::from_mins(1);
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub enum Persistence {
 }
 
 /// A store that tries again what fails, with pauses that double and are drawn at random up to their
-/// length. Each failure is logged. Answers are given on at once: that an object is not there, or that
+/// length, after the time that the place wants to be left alone. Each failure is logged. Answers are given on at once: that an object is not there, or that
 /// another is.
 #[derive(Debug, Clone)]
 pub struct Retrying {
@@ -56,6 +59,14 @@ impl Store for Retrying {
         persist(self.persistence, || self.store.get_range(name, range.clone())).await
     }
 
+    async fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        persist(self.persistence, || self.store.exists(name)).await
+    }
+
+    async fn claims(&self, witness: &ObjectName) -> Result<Claims, StoreError> {
+        persist(self.persistence, || self.store.claims(witness)).await
+    }
+
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         persist(self.persistence, || self.store.list(prefix)).await
     }
@@ -78,7 +89,7 @@ where
         let again = match error.kind {
             StoreErrorKind::NotFound | StoreErrorKind::AlreadyExists => false,
             StoreErrorKind::Permanent => persistence == Persistence::Always,
-            StoreErrorKind::Passing => match persistence {
+            StoreErrorKind::Passing | StoreErrorKind::PerhapsDone => match persistence {
                 Persistence::For(patience) => clock::monotonic().saturating_sub(begun) < patience,
                 Persistence::UnlessPermanent | Persistence::Always => true,
             },
@@ -86,12 +97,18 @@ where
         if !again {
             return Err(error);
         }
-        let pause = jittered(longest);
+        let pause = pause(longest, error.retry_after);
         let again_in_ms = pause.as_millis();
         tracing::warn!(%error, reason = %error.source, again_in_ms, "the replica fails; trying again");
         tokio::time::sleep(pause).await;
         longest = (longest * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// How long to wait: the place's wish, in seconds, and a random pause up to `longest`, so that not all who were sent
+/// away come back at once.
+fn pause(longest: Duration, wish: u32) -> Duration {
+    Duration::from_secs(wish.into()).min(LONGEST_WISH) + jittered(longest)
 }
 
 /// A random pause up to `longest`; all of it when the kernel has no random numbers to give.
@@ -106,7 +123,7 @@ mod tests {
 
     fn failure(kind: StoreErrorKind) -> StoreError {
         let source = std::io::Error::other("down").into();
-        StoreError { kind, action: "store", subject: "x".into(), source }
+        StoreError { kind, action: "store", subject: "x".into(), retry_after: 0, source }
     }
 
     async fn outcomes(persistence: Persistence, kind: StoreErrorKind) -> (u32, bool) {
@@ -124,11 +141,21 @@ mod tests {
         use Persistence::{Always, For, UnlessPermanent};
         assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Passing).await, (4, true));
         assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::Permanent).await, (1, false));
+        assert_eq!(outcomes(UnlessPermanent, StoreErrorKind::PerhapsDone).await, (4, true));
         assert_eq!(outcomes(Always, StoreErrorKind::Permanent).await, (4, true));
         assert_eq!(outcomes(For(Duration::MAX), StoreErrorKind::Passing).await, (4, true));
         assert_eq!(outcomes(For(Duration::ZERO), StoreErrorKind::Passing).await, (1, false));
         assert_eq!(outcomes(For(Duration::MAX), StoreErrorKind::Permanent).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::AlreadyExists).await, (1, false));
         assert_eq!(outcomes(Always, StoreErrorKind::NotFound).await, (1, false));
+    }
+    #[test]
+    fn a_place_is_left_alone_for_as_long_as_it_wants() {
+        let longest = Duration::from_millis(100);
+        let pause = |wish| pause(longest, wish);
+        assert!(pause(0) <= longest);
+        let wish = Duration::from_secs(7);
+        assert!((wish..=wish + longest).contains(&pause(7)));
+        assert!(pause(3600) <= LONGEST_WISH + longest);
     }
 }

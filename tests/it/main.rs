@@ -30,6 +30,7 @@ mod restarts;
 mod routes;
 mod shutdown;
 mod snapshots;
+mod stores;
 mod storm;
 mod sweep;
 mod underfoot;

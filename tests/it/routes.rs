@@ -12,13 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use genesis_replicate::replica::Replica;
 use genesis_replicate::restore::{Request, RestoreError, restore};
-use genesis_replicate::store::StoreErrorKind;
 use genesis_replicate::store::retry::{Persistence, Retrying};
+use genesis_replicate::store::{Objects, StoreErrorKind};
 use genesis_restore::target::Target;
 use genesis_wal::id::Txid;
 use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
 
-use crate::support::{Call, MemoryStore, Objects, Past, time};
+use crate::support::{Call, FaultyStore, Past, time};
 
 /// Restores into a new folder, where nothing may be left of a failure.
 pub async fn try_restore(replica: &Replica, target: Target) -> Result<Vec<u8>, RestoreError> {
@@ -105,14 +105,14 @@ async fn a_good_copy_is_found_whichever_it_is() {
                 let bytes = if is_good { good.clone() } else { damaged(&good) };
                 objects.insert(repaired(name, copy).to_string(), bytes);
             }
-            let replica = MemoryStore::new(objects).replica().await;
+            let replica = FaultyStore::new(objects).replica().await;
             let restored = try_restore(&replica, Target::Latest).await;
             assert!(restored.unwrap() == past.state(7), "{name}: {copies:?}");
         }
         let mut objects = objects.clone();
         damage(&mut objects, name);
         objects.insert(repaired(name, 2).to_string(), damaged(&good));
-        let replica = MemoryStore::new(objects).replica().await;
+        let replica = FaultyStore::new(objects).replica().await;
         let (last_tried, _) = useless(try_restore(&replica, Target::Latest).await);
         assert_eq!(repaired(last_tried, 0), name);
     }
@@ -126,7 +126,7 @@ async fn originals_of_a_merged_segment_and_the_other_way_round() {
     for useless in [merged, names[2], names[3], names[4]] {
         let mut objects = objects.clone();
         damage(&mut objects, useless);
-        let replica = MemoryStore::new(objects).replica().await;
+        let replica = FaultyStore::new(objects).replica().await;
         for txid in 1..=7 {
             for target in [Target::Txid(Txid(txid)), Target::Time(time(txid))] {
                 let restored = try_restore(&replica, target).await;
@@ -144,7 +144,7 @@ async fn an_earlier_snapshot() {
     for useless in past.add_snapshot(4, &mut objects) {
         let mut objects = objects.clone();
         damage(&mut objects, useless);
-        let replica = MemoryStore::new(objects).replica().await;
+        let replica = FaultyStore::new(objects).replica().await;
         for target in [Target::Latest, Target::Txid(Txid(7)), Target::Time(time(9))] {
             assert!(try_restore(&replica, target).await.unwrap() == past.state(7));
         }
@@ -161,7 +161,7 @@ async fn another_state_is_told_and_not_given() {
     let last = names[4];
     let mut without_last = objects.clone();
     damage(&mut without_last, last);
-    let replica = MemoryStore::new(without_last).replica().await;
+    let replica = FaultyStore::new(without_last).replica().await;
     for target in [Target::Latest, Target::Txid(Txid(5)), Target::Time(time(6))] {
         assert_eq!(useless(try_restore(&replica, target).await), (last, Some(4)));
     }
@@ -170,7 +170,7 @@ async fn another_state_is_told_and_not_given() {
     for snapshot in newer.add_snapshot(10, &mut objects) {
         let mut objects = objects.clone();
         damage(&mut objects, snapshot);
-        let replica = MemoryStore::new(objects).replica().await;
+        let replica = FaultyStore::new(objects).replica().await;
         for target in [Target::Latest, Target::Time(time(11)), Target::Txid(Txid(10))] {
             assert_eq!(useless(try_restore(&replica, target).await), (snapshot, Some(7)));
         }
@@ -184,7 +184,7 @@ async fn failures_that_pass() {
     let (objects, _) = small(&past);
     let calls = Mutex::new(HashMap::new());
     // Each call fails twice.
-    let store = MemoryStore::with_fault(objects, move |call, _| {
+    let store = FaultyStore::with_fault(objects, move |call, _| {
         let mut calls = calls.lock().unwrap();
         let times = calls.entry(format!("{call:?}")).or_insert(0);
         *times += 1;
@@ -209,7 +209,7 @@ async fn retention_in_the_middle() {
     for deleted in names.clone() {
         let (past_then, lists) = (past.clone(), Arc::new(AtomicU32::new(0)));
         let (listed, all) = (Arc::clone(&lists), names.clone());
-        let store = MemoryStore::with_fault(objects.clone(), move |call, objects| {
+        let store = FaultyStore::with_fault(objects.clone(), move |call, objects| {
             if call == Call::List {
                 listed.fetch_add(1, Ordering::Relaxed);
             }
@@ -233,7 +233,7 @@ async fn what_retention_took_is_told_as_such() {
     let past = Past::new(1, 9, 7);
     let (objects, names) = small(&past);
     let (then, manifest) = (past.clone(), names[1]);
-    let store = MemoryStore::with_fault(objects.clone(), move |call, objects| {
+    let store = FaultyStore::with_fault(objects.clone(), move |call, objects| {
         if call == Call::Read(manifest) {
             objects.retain(|key, _| key.parse() == Ok(ObjectName::Genesis));
             then.add_snapshot(6, objects);
@@ -248,7 +248,7 @@ async fn what_retention_took_is_told_as_such() {
         for lost in &names {
             let (lost, lists) = (*lost, Arc::new(AtomicU32::new(0)));
             let listed = Arc::clone(&lists);
-            let store = MemoryStore::with_fault(objects.clone(), move |call, objects| {
+            let store = FaultyStore::with_fault(objects.clone(), move |call, objects| {
                 listed.fetch_add(u32::from(call == Call::List), Ordering::Relaxed);
                 if call == Call::Read(lost) && !is_listed {
                     objects.remove(&lost.to_string());

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use genesis_replicate::restore::RestoreError;
+use genesis_replicate::store::Objects;
 use genesis_restore::target::Target;
 use genesis_wal::id::Txid;
 use genesis_wal::name::{ObjectName, PackName, SegmentName};
@@ -11,7 +12,7 @@ use genesis_wal::part::{Part, restamp};
 use genesis_wal::reader::Reader;
 
 use crate::routes::{try_restore, useless};
-use crate::support::{MemoryStore, Objects, Past};
+use crate::support::{FaultyStore, Past};
 
 /// The transactions of each segment, of several parts each.
 const SEGMENTS: [(u64, u64); 3] = [(2, 3), (4, 4), (5, 7)];
@@ -40,7 +41,7 @@ impl Replica {
     async fn restore(&self, changed: &[(ObjectName, Bytes)]) -> Result<Vec<u8>, RestoreError> {
         let mut objects = self.objects.clone();
         objects.extend(changed.iter().map(|(name, bytes)| (name.to_string(), bytes.clone())));
-        let replica = MemoryStore::new(objects).replica().await;
+        let replica = FaultyStore::new(objects).replica().await;
         try_restore(&replica, Target::Latest).await
     }
 

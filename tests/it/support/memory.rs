@@ -1,20 +1,19 @@
 //! A replica in memory, made object by object, and what goes wrong with it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_replicate::replica::Replica;
-use genesis_replicate::store::{Body, Listed, Store, StoreError, StoreErrorKind};
+use genesis_replicate::store::{
+    Body, Claims, Listed, MemoryStore, Objects, Store, StoreError, StoreErrorKind,
+};
 use genesis_wal::name::ObjectName;
 
 /// What happens before a call is answered: an error instead, or a change of the objects.
 type Fault = dyn Fn(Call, &mut Objects) -> Option<StoreErrorKind> + Send + Sync;
-
-pub type Objects = BTreeMap<String, Bytes>;
 
 /// What a store is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,20 +22,20 @@ pub enum Call {
     Read(ObjectName),
 }
 
-/// Objects in memory.
+/// A store in memory that holds a replica, and in which something may go wrong.
 #[derive(Clone)]
-pub struct MemoryStore {
-    objects: Arc<Mutex<Objects>>,
+pub struct FaultyStore {
+    memory: MemoryStore,
     fault: Arc<Fault>,
 }
 
-impl fmt::Debug for MemoryStore {
+impl fmt::Debug for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").finish_non_exhaustive()
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
     }
 }
 
-impl MemoryStore {
+impl FaultyStore {
     pub fn new(objects: Objects) -> Self {
         Self::with_fault(objects, |_, _| None)
     }
@@ -48,54 +47,54 @@ impl MemoryStore {
     ) -> Self {
         let description = Bytes::from_static(br#"{"format": 1, "replica": "test"}"#);
         objects.insert(ObjectName::Genesis.to_string(), description);
-        Self { objects: Arc::new(Mutex::new(objects)), fault: Arc::new(fault) }
+        Self { memory: MemoryStore::new(objects), fault: Arc::new(fault) }
     }
 
     pub async fn replica(self) -> Replica {
         Replica::open(Arc::new(self)).await.unwrap()
     }
 
-    fn answer<T>(
-        &self,
-        call: Call,
-        answer: impl FnOnce(&Objects) -> Option<T>,
-    ) -> Result<T, StoreError> {
-        let mut objects = self.objects.lock().unwrap();
-        let failure = (self.fault)(call, &mut objects);
-        let answer = match failure {
-            None => answer(&objects).ok_or(StoreErrorKind::NotFound),
-            Some(kind) => Err(kind),
+    fn strike(&self, call: Call) -> Result<(), StoreError> {
+        let failure = |kind| StoreError {
+            kind,
+            action: "read",
+            subject: format!("{call:?}"),
+            retry_after: 0,
+            source: "fault".into(),
         };
-        let subject = format!("{call:?}");
-        answer.map_err(|kind| StoreError { kind, action: "read", subject, source: "fault".into() })
+        self.memory
+            .change(|objects| (self.fault)(call, objects))
+            .map_or(Ok(()), |kind| Err(failure(kind)))
     }
 }
 
 #[async_trait]
-impl Store for MemoryStore {
-    async fn create(&self, _: &ObjectName, _: Body) -> Result<(), StoreError> {
-        unreachable!("nothing is written here")
+impl Store for FaultyStore {
+    async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
+        self.memory.create(name, body).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.get_range(name, 0..u64::MAX).await
+        self.strike(Call::Read(*name))?;
+        self.memory.get(name).await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.answer(Call::Read(*name), |objects| {
-            let object = objects.get(&name.to_string())?;
-            let cut = |at: u64| usize::try_from(at).unwrap().min(object.len());
-            Some(object.slice(cut(range.start)..cut(range.end)))
-        })
+        self.strike(Call::Read(*name))?;
+        self.memory.get_range(name, range).await
+    }
+
+    async fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        self.strike(Call::Read(*name))?;
+        self.memory.exists(name).await
+    }
+
+    async fn claims(&self, witness: &ObjectName) -> Result<Claims, StoreError> {
+        self.memory.claims(witness).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        self.answer(Call::List, |objects| {
-            let named = objects.iter().filter(|(key, _)| key.starts_with(prefix));
-            let listed = |(key, object): (&String, &Bytes)| {
-                Some(Listed { name: key.parse().ok()?, size: object.len() as u64 })
-            };
-            Some(named.filter_map(listed).collect())
-        })
+        self.strike(Call::List)?;
+        self.memory.list(prefix).await
     }
 }

@@ -13,7 +13,7 @@ mod wait;
 pub use application::{Application, Sqlite};
 pub use compare::{assert_same, contents, contents_of, same_bytes};
 pub use fuse::Fuse;
-pub use memory::{Call, MemoryStore, Objects};
+pub use memory::{Call, FaultyStore};
 pub use past::{Past, time};
 pub use process::{Ended, Process};
 pub use sandbox::{Sandbox, files_below, mode};

@@ -1,6 +1,7 @@
 //! A database whose states are known in full, and the objects that a replica holds of it.
 
 use bytes::Bytes;
+use genesis_replicate::store::Objects;
 use genesis_snapshot::block::BlockLayout;
 use genesis_snapshot::manifest::{Manifest, ManifestBlock, PackRef};
 use genesis_snapshot::pack::PackWriter;
@@ -10,8 +11,6 @@ use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::Stamp;
 use genesis_wal::segment::{SegmentEncoder, TransactionHeader, TransactionKind};
 use genesis_wal::time::Micros;
-
-use super::memory::Objects;
 
 const PAGE: usize = 4096;
 
