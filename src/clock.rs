@@ -1,5 +1,6 @@
 //! The only reader of clocks.
 
+use std::io;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,21 @@ pub fn monotonic() -> Duration {
 pub fn machine_nanos() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// `CLOCK_BOOTTIME`: since this machine was started, suspended or not. Nobody can set it.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// Names this run of the machine: the boot-time clock of another one says nothing.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// The wall clock, as far as anybody trusts it; 1970 when it stands before that.

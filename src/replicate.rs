@@ -7,6 +7,7 @@
 //! | `follow`, `tail`, `scan` | the driver: one thread a database |
 //! | `record`, `segments`, `table` | transactions through the page table into segments |
 //! | `attend`, `snapshots`, `capture`, `kept` | beside that: comparing pages, making snapshots |
+//! | `times` | when transactions were committed |
 //! | `holds` | how long the application's writers were held |
 //! | `readback`, `underhand` | whether the database holds what was recorded, and only that |
 //! | `spool`, `ship` | what waits for upload, and the upload |
@@ -38,6 +39,7 @@ mod spool;
 mod state;
 mod table;
 mod tail;
+mod times;
 mod underhand;
 mod watch;
 

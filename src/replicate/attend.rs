@@ -121,8 +121,8 @@ impl Tail {
             return Ok(());
         }
         let Some(mut state) = self.state(source)? else { return Ok(()) };
-        let position = self.position();
-        let closed = match self.recorder.close_gap(&mut state, position, clock::wall()) {
+        let (position, time) = (self.position(), self.tools.times.now());
+        let closed = match self.recorder.close_gap(&mut state, position, time) {
             Err(RecordError::Local(error)) => {
                 tracing::debug!(%error, "the spool cannot be written yet");
                 self.next_close = clock::monotonic() + GAP_PAUSE;
@@ -266,9 +266,10 @@ impl Tail {
         if let Some(line) = self.recorder.line() {
             return Ok((line.last(), line.last_time()));
         }
+        let now = self.tools.times.now();
         let setup = &self.tools.snapshots.setup;
         // Names tell milliseconds, rounded up: a line that begins with a full one is found by it.
-        let time = clock::wall().max(setup.not_before).ceil_millis().micros();
+        let time = now.max(setup.not_before).ceil_millis().micros();
         let txid = setup.free;
         let (page_size, state) = (self.recorder.table().page_size(), self.recorder.table().state());
         let line = Segments::new(self.tools.spool.clone(), stamp, page_size, (txid, time, state));

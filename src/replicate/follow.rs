@@ -23,6 +23,7 @@ use super::snapshots::{Setup, Snapshots};
 use super::spool::Spool;
 use super::table::{Keeper, PageTable};
 use super::tail::{Tail, Tools, published};
+use super::times::Times;
 use super::watch::{Alarm, Waker, Watch};
 use crate::replica::Tip;
 use crate::sqlite::{Held, Source, SourceError};
@@ -171,11 +172,13 @@ impl Follower {
         for name in unshipped {
             self.outbox.segment(name)?;
         }
+        let not_before = tip.map_or(Micros(0), |tip| tip.reached.time);
+        let mut times = Times::begin(&self.folder, not_before);
         let setup = Setup {
             epoch,
             interval: self.snapshot_interval,
             free,
-            not_before: tip.map_or(Micros(0), |tip| tip.reached.time),
+            not_before,
             previous,
             resumed,
             kept: self.kept.clone(),
@@ -189,7 +192,8 @@ impl Follower {
             spool: self.spool.clone(),
             folder: self.folder.clone(),
             keeper: Keeper::new(self.folder.clone()),
-            snapshots: Snapshots::new(setup),
+            snapshots: Snapshots::new(setup, times.now()),
+            times,
         };
         let beginning = match tip.zip(table) {
             Some(known) => Beginning::Resume(Box::new(known), epoch),
@@ -267,6 +271,7 @@ impl Follower {
             if clock::monotonic() >= next_place_check {
                 next_place_check = clock::monotonic() + PLACE_POLL;
                 tail.holds.tell_hourly(clock::monotonic());
+                tail.look_at_clocks();
                 if let Err(gone) = source.check_in_place() {
                     return Err(leave(source, tail, gone));
                 }

@@ -64,8 +64,8 @@ impl RecordError {
 /// When transactions were committed, as far as anybody can tell.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// The wall clock when they were seen.
-    pub wall: Micros,
+    /// The time when they were seen.
+    pub time: Micros,
     /// Seen first after an absence: committed at this time or later.
     pub late_since: Option<Micros>,
 }
@@ -301,7 +301,7 @@ impl Recorder {
         &mut self,
         state: &mut StateReader<'_>,
         position: Option<WalPosition>,
-        wall: Micros,
+        now: Micros,
     ) -> Result<Option<Closed>, RecordError> {
         let (Some(gap), Some(line)) = (&self.gap, &mut self.line) else { return Ok(None) };
         let lock = self.table.page_size().lock_page();
@@ -310,7 +310,7 @@ impl Recorder {
         let closed = Closed { kind: gap.kind().0, pages: pages.len() };
         if !pages.is_empty() || self.table.state() != line.state() {
             let (kind, commits) = gap.kind();
-            let time = wall.max(line.last_time());
+            let time = now.max(line.last_time());
             let header = TransactionHeader {
                 txid: line.last().next().ok_or(RecordError::TxidsExhausted)?,
                 kind,
@@ -507,8 +507,8 @@ fn header_of(
     state: StateHash,
     seen: Seen,
 ) -> Result<TransactionHeader, RecordError> {
-    // The wall clock may be set back; recorded times never go back.
-    let time = seen.wall.max(line.last_time());
+    // A line may begin a fraction of a millisecond ahead of its clock.
+    let time = seen.time.max(line.last_time());
     Ok(TransactionHeader {
         txid: line.last().next().ok_or(RecordError::TxidsExhausted)?,
         kind: TransactionKind::Commit,

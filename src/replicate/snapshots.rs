@@ -73,11 +73,11 @@ pub enum Goal {
 }
 
 impl Snapshots {
-    /// No snapshot yet; the next is due when the newest is older than the interval.
+    /// No snapshot yet; the next is due when the newest is older than the interval. It is `time` now.
     #[must_use]
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup, time: Micros) -> Self {
         let age = setup.previous.as_ref().map(|newest| {
-            let micros = clock::wall().0.saturating_sub(newest.time.0);
+            let micros = time.0.saturating_sub(newest.time.0);
             Duration::from_micros(micros)
         });
         let left = age.map_or(setup.interval, |age| setup.interval.saturating_sub(age));

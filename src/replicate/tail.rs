@@ -23,6 +23,7 @@ use super::ship::Outbox;
 use super::snapshots::Snapshots;
 use super::spool::Spool;
 use super::table::Keeper;
+use super::times::Times;
 use super::underhand::{Look, Watchman};
 use crate::clock;
 use crate::sqlite::{FrameReader, Guards, Held, Source, SourceError};
@@ -95,6 +96,8 @@ pub struct Tools {
     pub keeper: Keeper,
     /// The snapshots.
     pub snapshots: Snapshots,
+    /// When commits were seen.
+    pub times: Times,
 }
 
 impl Tail {
@@ -235,6 +238,11 @@ impl Tail {
             return Err(RecordError::Doubt(Doubt::Overwritten));
         }
         Ok(())
+    }
+
+    /// Looks whether somebody set the wall clock. From time to time.
+    pub fn look_at_clocks(&mut self) {
+        self.tools.times.look();
     }
 
     /// Whether the database file alone is the state up to which everything was read.
@@ -403,7 +411,7 @@ impl Tail {
         if continued.map_err(RecordError::Doubt)? == Continued::Rebuilt {
             tracing::info!("somebody rebuilt the wal-index: it counts commits anew");
         }
-        let seen = record::Seen { wall: clock::wall(), late_since: self.absent_since };
+        let seen = record::Seen { time: self.tools.times.now(), late_since: self.absent_since };
         let before = index.change.wrapping_sub(commits);
         for (number, transaction) in (1u32..).zip(&transactions) {
             let position = WalPosition {

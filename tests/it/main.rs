@@ -13,6 +13,7 @@ mod support;
 
 mod applications;
 mod checkpoints;
+mod clocks;
 mod damage;
 mod deltas;
 mod descriptors;

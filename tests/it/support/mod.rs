@@ -1,6 +1,7 @@
 //! What the tests share: a place to work in, guarded processes, applications, and comparisons.
 
 mod application;
+mod clock;
 mod compare;
 mod fuse;
 mod memory;
@@ -11,6 +12,7 @@ mod trace;
 mod wait;
 
 pub use application::{Application, Sqlite};
+pub use clock::WallClock;
 pub use compare::{assert_same, contents, contents_of, same_bytes};
 pub use fuse::Fuse;
 pub use memory::{Call, FaultyStore};
