@@ -9,11 +9,13 @@
 //! | `attend`, `snapshots`, `capture`, `kept` | beside that: comparing pages, making snapshots |
 //! | `times` | when transactions were committed |
 //! | `holds` | how long the application's writers were held |
-//! | `readback`, `underhand` | whether the database holds what was recorded, and only that |
+//! | `readback`, `underhand`, `audit` | whether the database holds what was recorded, and only that |
+//! | `idle` | threads that run when nothing else wants to |
 //! | `spool`, `ship` | what waits for upload, and the upload |
 //! | `session` | all of it together, started and stopped |
 
 mod attend;
+mod audit;
 mod base;
 mod capture;
 mod cursor;
@@ -22,6 +24,7 @@ mod establish;
 mod follow;
 mod gap;
 mod holds;
+mod idle;
 mod kept;
 mod origin;
 mod passes;

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use genesis_wal::id::Generation;
 use genesis_wal::time::Micros;
+use jiff::SpanRelativeTo;
 use tracing::level_filters::LevelFilter;
 
 use super::place::Place;
@@ -118,6 +119,11 @@ pub struct ReplicateArgs {
     /// The time between two snapshots; none is made of a database that has not changed.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "4h")]
     pub snapshot_interval: Duration,
+
+    /// The time in which the database is read once, at idle priority and 5 MB/s at most, to find pages
+    /// that changed on the disk; 0 never reads it.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "7d")]
+    pub audit_interval: Duration,
 
     /// Above this size of the WAL, the application's writers are held for a moment to empty it; 0
     /// never holds them.
@@ -297,9 +303,10 @@ fn sync_interval(text: &str) -> Result<Duration, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::SignedDuration>();
+    let parsed = text.parse::<jiff::Span>();
+    let parsed = parsed.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
     let parsed =
-        parsed.map_err(|_syntax| "a duration is a number and a unit, such as 50ms or 10s")?;
+        parsed.map_err(|_syntax| "a duration is a number and a unit, such as 50ms, 10s or 7d")?;
     Duration::try_from(parsed).map_err(|_negative| "a duration is not negative".to_owned())
 }
 
@@ -333,6 +340,7 @@ mod tests {
     fn durations_and_times_are_read_as_people_write_them() {
         assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
         assert!(duration("-1s").is_err() && duration("1").is_err());
         assert_eq!(sync_interval("5m"), Ok(Duration::from_mins(5)));
         assert!(sync_interval("6m").unwrap_err().contains("5m is the most"));

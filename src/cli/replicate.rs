@@ -32,6 +32,7 @@ pub async fn start(args: &ReplicateArgs, persistence: Persistence) -> Result<Ses
         store: args.replica.store(),
         sync_interval: args.sync_interval.unwrap_or(args.replica.sync_interval()),
         snapshot_interval: args.snapshot_interval,
+        audit_interval: Some(args.audit_interval).filter(|interval| !interval.is_zero()),
         wal_limit: Some(args.wal_limit.as_u64()).filter(|&limit| limit > 0),
         set_wal: args.set_wal,
         state_folder: args.state_dir.clone(),

@@ -51,7 +51,8 @@ impl Tail {
             Some(GapEnd::Open) => self.survey(source),
             Some(GapEnd::Record) => self.close_gap(source),
             Some(GapEnd::Snapshot) | None => self.snapshot(source),
-        }
+        }?;
+        self.audit(source)
     }
 
     /// Leaves it for a while, after something failed that may pass: the WAL is read on.
@@ -76,7 +77,12 @@ impl Tail {
                     (_, Some(passes)) => passes.pass_over(),
                     (_, None) => {}
                 },
-                Some(Report::Stored(manifest)) => self.tools.snapshots.stored(manifest),
+                Some(Report::Stored(manifest)) => {
+                    if self.tools.snapshots.is_awaited() {
+                        self.tools.audit.begin_anew();
+                    }
+                    self.tools.snapshots.stored(manifest);
+                }
                 Some(Report::Failed(CaptureError::Shipping(ended))) => return Err(ended.into()),
                 Some(Report::Failed(error)) => {
                     tracing::error!(%error, "the snapshot failed; another is tried later");

@@ -24,15 +24,11 @@ use genesis_snapshot::pack::{PackError, PackedBlock, pack_block};
 use genesis_wal::page::PageHash;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use thiserror::Error;
-use thread_priority::ThreadPriority;
-use thread_priority::unix::{
-    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
 
 pub use known::Known;
 pub use packer::{Packer, Snapshot};
 
+use super::idle::be_idle;
 use super::ship::ShippingEnded;
 use super::watch::Waker;
 use crate::clock;
@@ -236,22 +232,13 @@ impl Desk {
     }
 }
 
-/// Threads that run when nothing else wants to, and whose reads and writes wait for others': the idle
-/// class of the disk follows from that of the processor.
+/// Threads that run when nothing else wants to.
 fn pool() -> Result<rayon::ThreadPool, CaptureError> {
     let built = rayon::ThreadPoolBuilder::new()
         .thread_name(|n| format!("capture-{n}"))
         .start_handler(|_| be_idle())
         .build();
     built.map_err(|error| CaptureError::Thread(io::Error::other(error)))
-}
-
-fn be_idle() {
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
-    if let Err(error) = set {
-        tracing::debug!(?error, "cannot lower the priority of a thread");
-    }
 }
 
 struct Worker<'a> {

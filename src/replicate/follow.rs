@@ -12,6 +12,7 @@ use genesis_wal::time::Micros;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::audit::Audit;
 use super::cursor::Doubt;
 use super::engine::{Action, Seen};
 use super::establish::{EstablishError, Established, Grounds, Origin};
@@ -85,6 +86,8 @@ pub struct Follower {
     pub sync_interval: Duration,
     /// The time between two snapshots.
     pub snapshot_interval: Duration,
+    /// The time in which the database is read once more; never without.
+    pub audit_interval: Option<Duration>,
     /// With so many bytes in the WAL the write lock may be taken to empty it.
     pub wal_limit: Option<u64>,
     /// The folder of local state.
@@ -194,6 +197,7 @@ impl Follower {
             keeper: Keeper::new(self.folder.clone()),
             snapshots: Snapshots::new(setup, times.now()),
             times,
+            audit: Audit::new(self.audit_interval, &self.folder, self.waker.clone()),
         };
         let beginning = match tip.zip(table) {
             Some(known) => Beginning::Resume(Box::new(known), epoch),

@@ -44,6 +44,12 @@ impl Gap {
         Self { unconfirmed, left: 0, differing, commits: Some(0), since }
     }
 
+    /// A gap that no commit accounts for, in a database of `pages` pages.
+    #[must_use]
+    pub fn unaccounted(pages: u32, since: Micros) -> Self {
+        Self { commits: None, ..Self::counted(pages, since) }
+    }
+
     /// Takes a commit in that left `pages` pages.
     pub fn absorb(&mut self, written: impl IntoIterator<Item = PageNumber>, pages: u32) {
         self.resize(pages);

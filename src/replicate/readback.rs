@@ -42,6 +42,8 @@ pub struct ReadBack {
     recorded: RoaringBitmap,
     /// Held by the file since then, and not read yet.
     due: RoaringBitmap,
+    /// The lock was parked since the books were begun: what is in neither is in the file.
+    was_parked: bool,
     buffer: Vec<u8>,
 }
 
@@ -50,7 +52,7 @@ impl ReadBack {
     #[must_use]
     pub fn new(page_size: PageSize) -> Self {
         let (recorded, due) = (RoaringBitmap::new(), RoaringBitmap::new());
-        Self { recorded, due, buffer: vec![0; page_size.bytes()] }
+        Self { recorded, due, was_parked: false, buffer: vec![0; page_size.bytes()] }
     }
 
     /// These pages were recorded anew.
@@ -64,6 +66,24 @@ impl ReadBack {
     /// The lock was parked.
     pub fn park(&mut self) {
         self.due |= std::mem::take(&mut self.recorded);
+        self.was_parked = true;
+    }
+
+    /// Believes no more that the file holds anything of what was recorded.
+    pub fn doubt(&mut self) {
+        self.was_parked = false;
+    }
+
+    /// Whether the lock was parked, and no doubt has come since.
+    #[must_use]
+    pub fn was_parked(&self) -> bool {
+        self.was_parked
+    }
+
+    /// Whether the file is known to hold a page as it was recorded, and that is not still to be seen.
+    #[must_use]
+    pub fn has_arrived(&self, page: PageNumber) -> bool {
+        self.was_parked && !self.recorded.contains(page.get()) && !self.due.contains(page.get())
     }
 
     /// Whether pages are due.

@@ -246,6 +246,7 @@ impl Recorder {
         gap.absorb([], pages);
         gap.distrust(pages);
         self.passes = None;
+        self.read_back.doubt();
         self.bases = Bases::new(self.table.page_size());
         Ok(())
     }
@@ -262,6 +263,33 @@ impl Recorder {
                     passes.touch([page], self.table.pages());
                 }
             }
+        }
+    }
+
+    /// Whether the lock was parked, and no doubt has come since.
+    #[must_use]
+    pub fn was_parked(&self) -> bool {
+        self.read_back.was_parked()
+    }
+
+    /// Whether the database file, in which a page has this hash, should hold another image of it.
+    #[must_use]
+    pub fn is_misplaced(&self, page: PageNumber, hash: PageHash) -> bool {
+        self.read_back.has_arrived(page)
+            && self.table.hash(page).is_some_and(|recorded| recorded != hash)
+    }
+
+    /// Takes pages over as the file holds them, though no commit wrote them: a gap is open then.
+    pub fn take_over(&mut self, pages: &[(PageNumber, PageHash)]) {
+        let since = self.line.as_ref().map_or(Micros(0), Segments::last_time);
+        let known = self.table.pages();
+        let gap = self.gap.get_or_insert_with(|| Gap::unaccounted(known, since));
+        for &(page, hash) in pages {
+            self.table.set(page, hash);
+            gap.mark(page);
+        }
+        if let Some(passes) = &mut self.passes {
+            passes.touch(pages.iter().map(|image| image.0), known);
         }
     }
 

@@ -35,6 +35,9 @@ pub struct Options {
     pub sync_interval: Duration,
     /// The time between two snapshots.
     pub snapshot_interval: Duration,
+    /// The time in which the database is read once more, to be compared with what was recorded; never
+    /// without.
+    pub audit_interval: Option<Duration>,
     /// With so many bytes in the WAL the write lock may be taken to empty it; never without.
     pub wal_limit: Option<u64>,
     /// Switch the database to WAL mode if need be.
@@ -114,6 +117,7 @@ impl Session {
             set_wal: options.set_wal,
             sync_interval: options.sync_interval,
             snapshot_interval: options.snapshot_interval,
+            audit_interval: options.audit_interval,
             folder: folder.path().to_owned(),
             kept: kept.clone(),
             wal_limit: options.wal_limit,

@@ -10,6 +10,7 @@ use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
+use super::audit::Audit;
 use super::cursor::{Continued, Cursor, Doubt, Next};
 use super::engine::{Engine, SEAL_BYTES};
 use super::establish::Established;
@@ -98,6 +99,8 @@ pub struct Tools {
     pub snapshots: Snapshots,
     /// When commits were seen.
     pub times: Times,
+    /// Reads the database again.
+    pub audit: Audit,
 }
 
 impl Tail {

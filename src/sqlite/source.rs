@@ -11,6 +11,7 @@ use genesis_wal::header::WalHeader;
 use genesis_wal::index::{IndexError, WalIndex};
 use genesis_wal::page::{PageNumber, PageSize};
 use rusqlite::Connection;
+use rustix::fs::{Advice, fadvise};
 
 use super::connection::{
     begin, check_file, check_journal_mode, connect, connect_impatiently, page_size, sqlite,
@@ -66,6 +67,9 @@ impl Source {
         let page_size = page_size(&reader, path)?;
         let open = |suffix| open_beside(path, suffix);
         let (shm, database, wal) = (open("-shm")?, Arc::new(open("")?), open("-wal")?);
+        // What is read ahead of a reader that leaves nothing in the page cache would stay there. (Advice
+        // that is not taken costs nothing but cache.)
+        fadvise(&*database, 0, None, Advice::Random).ok();
         let path = path.to_owned();
         let (spare, writer, pinned) = (None, None, None);
         let source = Self { reader, spare, writer, pinned, shm, database, wal, path, page_size };

@@ -27,7 +27,7 @@ fn a_database_without_commits_makes_no_requests() {
     }
     let sandbox = Sandbox::with_database();
     let trace = sandbox.path("logs/calls");
-    let command = sandbox.replicate_command(&["--log-level", "debug"]);
+    let command = sandbox.replicate_command(&["--log-level", "debug", "--audit-interval", "1s"]);
     let mut replicator = sandbox.start(&mut traced(&command, CALLS, &trace));
     replicator.wait_until_followed();
     let mut application = sandbox.application(Sqlite::Shell);
@@ -40,6 +40,8 @@ fn a_database_without_commits_makes_no_requests() {
     clock::rest(IDLE);
     let asked = calls_in(&sandbox.replica, &trace).split_off(before.len());
     assert!(asked.is_empty(), "{asked:#?}");
+    let said = replicator.log();
+    assert!(said.contains("every page was read again"), "{said}");
 
     // It was not asleep.
     application.run("INSERT INTO t VALUES('third');");

@@ -12,6 +12,7 @@
 mod support;
 
 mod applications;
+mod audit;
 mod checkpoints;
 mod clocks;
 mod damage;
