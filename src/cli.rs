@@ -1,14 +1,18 @@
-//! The command line: what was typed (`args`), what it means (`place`), and running it.
+//! The command line: what was typed (`args`), what it means (`place`, `databases`), and running it.
 
-mod args;
+pub(crate) mod args;
 mod checkpoint;
+mod config;
+mod databases;
 mod exec;
 mod exit;
+mod followed;
 mod list;
-mod place;
+pub(crate) mod place;
 mod replicate;
 mod restore;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use self::args::{Args, Command};
+use self::databases::Configuration;
 use self::exit::{Code, Failure};
 use self::place::Place;
 use crate::replica::Replica;
@@ -37,7 +42,7 @@ pub fn main() -> ExitCode {
         }
     };
     telemetry::start(args.log_level.into(), args.log_format);
-    match run(args.command) {
+    match run(args) {
         Ok(code) => code.into(),
         Err(failure) => {
             failure.report(&mut std::io::stderr().lock()).ok();
@@ -46,7 +51,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<Code, Failure> {
+fn run(args: Args) -> Result<Code, Failure> {
     if !sqlite::is_recent() {
         let found =
             anyhow::anyhow!("this program needs SQLite 3.54.1, and has {}", sqlite::version());
@@ -54,13 +59,15 @@ fn run(command: Command) -> Result<Code, Failure> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Code::USAGE, error.into()))?;
+    let configuration = Configuration { named: args.config };
     let done = runtime.block_on(async {
-        match command {
-            Command::Exec(args) => exec::run(args).await,
-            Command::Replicate(args) => replicate::run(args).await,
-            Command::Restore(args) => restore::run(args).await,
-            Command::Checkpoint(args) => checkpoint::run(args).await,
-            Command::List(args) => list::run(args).await,
+        match args.command {
+            Command::Exec(args) => exec::run(args, &configuration).await,
+            Command::Replicate(args) => replicate::run(args, &configuration).await,
+            Command::Restore(args) => restore::run(args, &configuration).await,
+            Command::Checkpoint(args) => checkpoint::run(args, &configuration).await,
+            Command::List(args) => list::run(args, &configuration).await,
+            Command::Config(command) => config::run(&command, &configuration),
         }
     });
     // What still runs waits for a store that does not answer: nothing of it is wanted any more.
@@ -76,6 +83,12 @@ async fn open(place: &Place) -> Result<Replica, Failure> {
     let store = Retrying::new(place.store(), Persistence::For(PATIENCE));
     let opened = Replica::open(Arc::new(store)).await;
     opened.map_err(|error| Failure::from(error).context(format!("cannot use {place}")))
+}
+
+/// A variable of the environment.
+#[allow(clippy::disallowed_methods, reason = "the command line owns the environment")]
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// Writes to standard output. A reader that went away is no failure.

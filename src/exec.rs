@@ -36,14 +36,12 @@ impl Ended {
 }
 
 impl Application {
-    /// Starts a command with its arguments.
+    /// Starts a command with its arguments. It is sent what comes of `signals`, also what has come.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(command: &[OsString]) -> io::Result<Self> {
+    pub fn start(command: &[OsString], signals: Signals) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        // Before the start, so that no signal falls between.
-        let signals = Signals::listen()?;
         let own_group = !io::stdin().is_terminal();
         let mut command = Command::new(program);
         command.args(arguments);
@@ -84,12 +82,16 @@ impl Application {
 
 /// The signals that an application is told of.
 #[derive(Debug)]
-struct Signals {
+pub struct Signals {
     streams: Vec<(Signal, unix::Signal)>,
 }
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    /// Begins to listen: from here on these signals end nothing by themselves.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen() -> io::Result<Self> {
         let signals = [
             Signal::TERM,
             Signal::INT,

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clock;
+mod config;
 pub mod durable;
 pub mod exec;
 pub mod object;

@@ -50,5 +50,5 @@ pub use establish::EstablishError;
 pub use follow::{FollowError, Stage};
 pub use holds::WriterHolds;
 pub use record::RecordError;
-pub use session::{Options, Report, Session, SessionError};
-pub use state::StateError;
+pub use session::{Options, Report, Session, SessionError, canonical};
+pub use state::{StateError, state_folder};

@@ -10,7 +10,7 @@ use crate::clock;
 /// Signals this close together are one: supervisors signal a process and its group.
 const ONE_QUESTION: Duration = Duration::from_secs(1);
 
-/// Listens for TERM, INT and HUP.
+/// Listens for TERM, INT and HUP, and remembers whether they came.
 #[derive(Debug)]
 pub struct Shutdown {
     terminate: Signal,
@@ -31,6 +31,14 @@ impl Shutdown {
             hangup: signal(SignalKind::hangup())?,
             asked: None,
         })
+    }
+
+    /// Waits until one comes that is not the first.
+    pub async fn insisted(&mut self) {
+        if self.asked.is_none() {
+            self.asked().await;
+        }
+        self.asked().await;
     }
 
     /// Waits for the next of them; its number.

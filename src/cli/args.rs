@@ -5,20 +5,25 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use genesis_wal::id::Generation;
 use genesis_wal::time::Micros;
-use jiff::SpanRelativeTo;
 use tracing::level_filters::LevelFilter;
 
 use super::place::Place;
+use crate::config::values::duration;
+use crate::config::{ProcessSettings, Settings};
 use crate::telemetry::LogFormat;
 
 /// Ships every committed transaction of an SQLite database to a replica, and restores any of them.
 #[derive(Debug, Parser)]
 #[command(name = "genesis-replicate", version = version(), max_term_width = 100)]
 pub struct Args {
+    /// The configuration. [default: `GENESIS_REPLICATE_CONFIG` of the environment, else
+    /// genesis-replicate.toml here, else /etc/genesis-replicate.toml]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// How much is logged to standard error.
     #[arg(
         long,
@@ -74,13 +79,13 @@ impl From<LogLevel> for LevelFilter {
 pub enum Command {
     /// Run an application, ship what it commits, and end with its exit code.
     #[command(
-        after_help = "Example:\n  genesis-replicate exec --db app.db --replica /backup/app -- ./app --port 8080"
+        after_help = "Examples:\n  genesis-replicate exec --db app.db --replica /backup/app -- ./app --port 8080\n  genesis-replicate exec --config app.toml -- ./app"
     )]
     Exec(ExecArgs),
 
     /// Ship what is committed to a database, until told to stop.
     #[command(
-        after_help = "Example:\n  genesis-replicate replicate --db app.db --replica /backup/app"
+        after_help = "Examples:\n  genesis-replicate replicate --db app.db --replica /backup/app\n  genesis-replicate replicate --config /etc/genesis-replicate.toml"
     )]
     Replicate(ReplicateArgs),
 
@@ -99,48 +104,45 @@ pub enum Command {
         after_help = "Examples:\n  genesis-replicate list /backup/app\n  genesis-replicate list /backup/app --transactions --since 2026-11-23T11:00:00Z"
     )]
     List(ListArgs),
+
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Find what is wrong with the configuration and its paths, and say what is followed and where to.
+    Check(ConfigArgs),
+
+    /// Print the configuration with all defaults, as a configuration.
+    Show(ConfigArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ConfigArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is followed, and how.
 #[derive(Debug, ClapArgs)]
 pub struct ReplicateArgs {
-    /// The database. It need not exist yet.
+    /// The database. It need not exist yet. Without --replica, one of the configuration; without
+    /// this, all of them.
     #[arg(long, value_name = "FILE")]
-    pub db: PathBuf,
+    pub db: Option<PathBuf>,
 
     /// Where its replica is: a folder, as a path or as `file:///path`.
-    #[arg(long, value_name = "URL")]
-    pub replica: Place,
+    #[arg(long, value_name = "URL", requires = "db")]
+    pub replica: Option<Place>,
 
-    /// How long a committed transaction may wait for upload; at most 5m. [default: 50ms]
-    #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
-    pub sync_interval: Option<Duration>,
+    #[command(flatten)]
+    pub settings: Settings,
 
-    /// The time between two snapshots; none is made of a database that has not changed.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "4h")]
-    pub snapshot_interval: Duration,
-
-    /// The time in which the database is read once, at idle priority and 5 MB/s at most, to find pages
-    /// that changed on the disk; 0 never reads it.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "7d")]
-    pub audit_interval: Duration,
-
-    /// Above this size of the WAL, the application's writers are held for a moment to empty it; 0
-    /// never holds them.
-    #[arg(long, value_name = "SIZE", default_value = "16MB")]
-    pub wal_limit: ByteSize,
-
-    /// Switch the database to WAL mode if it is not in it.
-    #[arg(long)]
-    pub set_wal: bool,
-
-    /// Where local state lives. [default: .NAME-genesis beside the database]
-    #[arg(long, value_name = "FOLDER")]
-    pub state_dir: Option<PathBuf>,
-
-    /// How long the end may take, when everything committed is shipped.
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
-    pub shutdown_timeout: Duration,
+    #[command(flatten)]
+    pub process: ProcessSettings,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -153,12 +155,24 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
+/// A replica that is read.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct Source {
+    /// The replica: a folder, as a path or as `file:///path`.
+    #[arg(value_name = "URL")]
+    pub url: Option<Place>,
+
+    /// The replica of this database of the configuration: its path, or its name where only one has it.
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+}
+
 #[derive(Debug, ClapArgs)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag as it is typed")]
 pub struct RestoreArgs {
-    /// The replica: a folder, as a path or as `file:///path`.
-    #[arg(value_name = "URL")]
-    pub replica: Place,
+    #[command(flatten)]
+    pub source: Source,
 
     /// Where the database goes. Nothing may be there.
     #[arg(long, value_name = "FILE")]
@@ -239,20 +253,23 @@ pub struct CheckpointArgs {
     #[arg(long, required = true)]
     pub truncate: bool,
 
-    /// The database.
+    /// The database. [default: those of the configuration]
     #[arg(long, value_name = "FILE")]
-    pub db: PathBuf,
+    pub db: Option<PathBuf>,
 
     /// How long others may stand in the way.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
     pub timeout: Duration,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct ListArgs {
-    /// The replica: a folder, as a path or as `file:///path`.
-    #[arg(value_name = "URL")]
-    pub replica: Place,
+    #[command(flatten)]
+    pub source: Source,
 
     /// Which objects to show: snapshots are full backups, segments incremental ones.
     #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "all")]
@@ -291,25 +308,6 @@ fn version() -> String {
     format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), crate::sqlite::version())
 }
 
-/// The longest interval between uploads.
-const MAX_SYNC_INTERVAL: Duration = Duration::from_mins(5);
-
-fn sync_interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    if interval > MAX_SYNC_INTERVAL {
-        return Err("more than 5 minutes of commits would be at risk; 5m is the most".to_owned());
-    }
-    Ok(interval)
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = text.parse::<jiff::Span>();
-    let parsed = parsed.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
-    let parsed =
-        parsed.map_err(|_syntax| "a duration is a number and a unit, such as 50ms, 10s or 7d")?;
-    Duration::try_from(parsed).map_err(|_negative| "a duration is not negative".to_owned())
-}
-
 /// More would only take memory: each takes some megabytes.
 const MAX_PARALLELISM: usize = 32;
 
@@ -337,13 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_times_are_read_as_people_write_them() {
-        assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
-        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("7d"), Ok(Duration::from_hours(7 * 24)));
-        assert!(duration("-1s").is_err() && duration("1").is_err());
-        assert_eq!(sync_interval("5m"), Ok(Duration::from_mins(5)));
-        assert!(sync_interval("6m").unwrap_err().contains("5m is the most"));
+    fn numbers_and_times_are_read_as_people_write_them() {
         assert_eq!(parallelism("32"), Ok(NonZeroUsize::new(32).unwrap()));
         assert!(parallelism("0").is_err() && parallelism("33").is_err());
         assert_eq!(timestamp("1970-01-01T00:00:01.5Z"), Ok(Micros(1_500_000)));

@@ -1,31 +1,33 @@
 //! `exec`: run an application, ship what it commits, end with its code.
 
 use super::args::ExecArgs;
+use super::databases::Configuration;
 use super::exit::{Code, Failure};
-use super::replicate;
-use crate::exec::{Application, Ended};
-use crate::replicate::{Session, SessionError};
+use super::followed::Followed;
+use super::replicate::listen;
+use crate::exec::{Application, Ended, Signals};
+use crate::shutdown::Shutdown;
 use crate::store::retry::Persistence;
 
-pub async fn run(args: ExecArgs) -> Result<Code, Failure> {
+pub async fn run(args: ExecArgs, configuration: &Configuration) -> Result<Code, Failure> {
+    let mut shutdown = listen()?;
+    let signals = Signals::listen().map_err(cannot_run)?;
+    let chosen = configuration.chosen(&args.replicate)?;
     // The application must start whether the store answers or not.
-    let mut session = replicate::start(&args.replicate, Persistence::Always).await?;
-    let started = Application::start(&args.command);
+    let mut followed = tokio::select! {
+        started = Followed::start(&chosen.databases, Persistence::Always) => started?,
+        signal = shutdown.asked() => return Ok(Code(128 + signal)),
+    };
+    let started = Application::start(&args.command, signals);
     let application = started.map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let code = if missing { Code::NOT_FOUND } else { Code::CANNOT_START };
         let command = args.command.first().map(|c| c.display().to_string()).unwrap_or_default();
         Failure::new(code, anyhow::Error::new(error).context(format!("cannot start {command}")))
     })?;
-    let (ended, lost) = run_to_its_end(application, &mut session).await?;
-    let shipped = if let Some(error) = lost {
-        Err(Failure::from(error).at_the_end())
-    } else {
-        tracing::info!(code = ended.code(), "the application ended: shipping what it committed");
-        let limit = args.replicate.shutdown_timeout;
-        replicate::finish(session, &mut replicate::listen()?, limit).await
-    };
-    match shipped {
+    let ended = run_to_its_end(application, &mut followed, &mut shutdown).await?;
+    tracing::info!(code = ended.code(), "the application ended: shipping what it committed");
+    match followed.finish(&mut shutdown, chosen.process.shutdown_timeout()).await {
         Err(failure) if ended.code() == 0 => Err(failure),
         Err(failure) => {
             failure.report(&mut std::io::stderr().lock()).ok();
@@ -35,17 +37,24 @@ pub async fn run(args: ExecArgs) -> Result<Code, Failure> {
     }
 }
 
-/// Waits for the application. It lives on when its database can no longer be followed; why, then.
+/// Waits for the application. It lives on when a database can no longer be followed.
 async fn run_to_its_end(
     mut application: Application,
-    session: &mut Session,
-) -> Result<(Ended, Option<SessionError>), Failure> {
-    let failed = |error: std::io::Error| Failure::new(Code::CANNOT_START, error.into());
-    let lost = tokio::select! {
-        ended = application.wait() => return Ok((ended.map_err(failed)?, None)),
-        error = session.ended() => error,
-    };
-    let reason = crate::describe(&lost);
-    tracing::error!(reason, "the database is NOT protected any more; the application goes on");
-    Ok((application.wait().await.map_err(failed)?, Some(lost)))
+    followed: &mut Followed,
+    shutdown: &mut Shutdown,
+) -> Result<Ended, Failure> {
+    loop {
+        tokio::select! {
+            ended = application.wait() => return ended.map_err(cannot_run),
+            reason = followed.lose_one() => {
+                tracing::error!(reason, "NOT protected any more; the application goes on");
+            }
+            // It is the application that is asked; `wait` tells it.
+            _ = shutdown.asked() => {}
+        }
+    }
+}
+
+fn cannot_run(error: std::io::Error) -> Failure {
+    Failure::new(Code::CANNOT_START, error.into())
 }

@@ -17,6 +17,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::config::ConfigError;
 use crate::object::ObjectError;
 use crate::replica::ReplicaError;
 use crate::replicate::{EstablishError, FollowError, RecordError, SessionError, StateError};
@@ -78,6 +79,21 @@ impl Failure {
         Self { code: Code::UPLOAD_FAILED, error, hint: self.hint.or(Some(hint)) }
     }
 
+    /// The failure with its causes, on one line.
+    pub fn reason(&self) -> String {
+        format!("{:#}", self.error)
+    }
+
+    /// The failure with the highest code. The others are reported.
+    pub fn worst(failures: Vec<Self>) -> Option<Self> {
+        failures.into_iter().reduce(|one, other| {
+            let (worse, other) =
+                if one.code.0 < other.code.0 { (other, one) } else { (one, other) };
+            other.report(&mut io::stderr().lock()).ok();
+            worse
+        })
+    }
+
     /// Writes the failure with its causes, and what to do.
     pub fn report(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "genesis-replicate: {:#}", self.error)?;
@@ -101,6 +117,12 @@ impl From<SessionError> for Failure {
         };
         let failure = Self::new(code, error.into());
         hint.into_iter().fold(failure, Self::hinted)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Code::USAGE, error.into())
     }
 }
 

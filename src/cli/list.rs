@@ -7,11 +7,12 @@ use genesis_wal::time::Millis;
 use serde::Serialize;
 
 use super::args::{BackupType, ListArgs};
+use super::databases::Configuration;
 use super::exit::{Code, Failure};
 use super::{open, print, print_json};
 
-pub async fn run(args: ListArgs) -> Result<Code, Failure> {
-    let replica = open(&args.replica).await?;
+pub async fn run(args: ListArgs, configuration: &Configuration) -> Result<Code, Failure> {
+    let replica = open(&configuration.replica(&args.source)?).await?;
     let inventory = replica.inventory().await?;
     if args.transactions {
         return transactions::run(&replica, &inventory, &args).await;

@@ -1,7 +1,7 @@
 //! What the address of a replica means.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// The same place, where a relative path begins at `folder`.
+    #[must_use]
+    pub fn relative_to(self, folder: &Path) -> Self {
+        match self {
+            Self::Folder(path) => Self::Folder(folder.join(path)),
+        }
+    }
+
     /// The store in this place.
     pub fn store(&self) -> Arc<dyn Store> {
         match self {

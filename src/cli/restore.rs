@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use self::display::Display;
 use super::args::{IntegrityCheck, Otherwise, RestoreArgs};
+use super::databases::Configuration;
 use super::exit::{Code, Failure};
 use super::replicate::listen;
 use super::{open, print, print_json};
@@ -17,15 +18,16 @@ use crate::replica::Replica;
 use crate::restore::{Done, Request, RestoreError, restore};
 use crate::sqlite::Check;
 
-pub async fn run(args: RestoreArgs) -> Result<Code, Failure> {
+pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Code, Failure> {
+    let place = configuration.replica(&args.source)?;
     if args.if_exists == Some(Otherwise::Skip) && args.output.exists() {
         return Ok(skip(&args, &format!("{} is there already", args.output.display())));
     }
     let may_be_empty = args.if_no_replica == Some(Otherwise::Skip);
-    let replica = match open(&args.replica).await {
+    let replica = match open(&place).await {
         Err(failure) if may_be_empty && failure.code == Code::NOTHING => {
             // Objects without a description are a damaged replica, and not none.
-            let is_empty = args.replica.store().list("").await?.is_empty();
+            let is_empty = place.store().list("").await?.is_empty();
             return if is_empty {
                 Ok(skip(&args, "there is no replica yet"))
             } else {

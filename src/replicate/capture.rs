@@ -151,7 +151,9 @@ impl Capture {
         let (sender, reports) = mpsc::sync_channel(REPORTS);
         let stop = Arc::new(AtomicBool::new(false));
         let desk = Desk { reports: sender, waker, stop: Arc::clone(&stop) };
+        let span = tracing::Span::current();
         let run = move || {
+            let _said_of_this_database = span.entered();
             let ended =
                 pool().and_then(|pool| Worker { file, packer, desk: &desk, pool }.run(&received));
             if let Err(error) = ended {

@@ -11,6 +11,7 @@ use genesis_wal::id::Txid;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 
 use super::establish::Origin;
 use super::follow::{FollowError, Follower, Stage};
@@ -96,7 +97,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts to follow. Returns when the database is followed, or when there is none yet.
+    /// Starts to follow, in the current span. Returns when the database is followed, or when there is none yet.
     ///
     /// # Errors
     /// [`SessionError`] when it cannot be followed.
@@ -141,10 +142,10 @@ impl Session {
             durable: durable_sender.clone(),
             answer: origin_sender,
         };
-        let asking = tokio::spawn(question.ask());
+        let asking = tokio::spawn(question.ask().in_current_span());
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
         let shipper = Shipper { store, spool, shipments, durable: durable_sender };
-        let shipping = tokio::spawn(shipper.run());
+        let shipping = tokio::spawn(shipper.run().in_current_span());
         let parts = Parts { following, asking, shipping, waker: waker.clone() };
         let end = tokio::spawn(async move {
             let _locked_until_the_end = folder;
@@ -188,7 +189,9 @@ type Following = oneshot::Receiver<Result<Option<Txid>, FollowError>>;
 
 fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
     let (sender, following) = oneshot::channel();
+    let span = Span::current();
     let run = move || {
+        let _said_of_this_database = span.entered();
         // Nobody listens only when the whole session is gone.
         sender.send(follower.run()).ok();
     };
@@ -270,7 +273,10 @@ const MAX_LINKS: u32 = 40;
 
 /// The database's canonical path, through symbolic links; of one that does not exist, where it will
 /// be.
-fn canonical(path: &Path) -> Result<PathBuf, SessionError> {
+///
+/// # Errors
+/// [`SessionError::Path`].
+pub fn canonical(path: &Path) -> Result<PathBuf, SessionError> {
     let failed = |source| SessionError::Path { path: path.to_owned(), source };
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {

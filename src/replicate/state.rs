@@ -45,7 +45,7 @@ impl StateFolder {
     /// # Errors
     /// [`StateError::InUse`] while another process has it.
     pub fn open(database: &Path, folder: Option<&Path>) -> Result<Self, StateError> {
-        let path = folder.map_or_else(|| beside(database), Path::to_owned);
+        let path = state_folder(database, folder);
         let failed = |source| StateError::Io { path: path.clone(), source };
         durable::create_folders(&path, 0o700).and_then(|()| keep_private(&path)).map_err(failed)?;
         let mut lock = OpenOptions::new()
@@ -102,6 +102,12 @@ fn keep_private(path: &Path) -> io::Result<()> {
         std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+/// Where the state of the database with this canonical path lives.
+#[must_use]
+pub fn state_folder(database: &Path, folder: Option<&Path>) -> PathBuf {
+    folder.map_or_else(|| beside(database), Path::to_owned)
 }
 
 fn beside(database: &Path) -> PathBuf {

@@ -15,6 +15,7 @@ mod applications;
 mod audit;
 mod checkpoints;
 mod clocks;
+mod config;
 mod damage;
 mod deltas;
 mod descriptors;

@@ -58,7 +58,8 @@ impl Keeper {
         let target = self.folder.join(super::FILE_NAME);
         let written = Checkpoint::write(table, as_of, &self.folder);
         let started = written.and_then(|checkpoint| {
-            let finish = move || report(checkpoint.finish(&target));
+            let span = tracing::Span::current();
+            let finish = move || span.in_scope(|| report(checkpoint.finish(&target)));
             thread::Builder::new().name("keep-table".into()).spawn(finish)
         });
         match started {

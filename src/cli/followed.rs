@@ -1,0 +1,153 @@
+//! Databases that are followed together.
+
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
+
+use super::exit::{Code, Failure};
+use crate::config::Database;
+use crate::replicate::{Options, Session, SessionError};
+use crate::shutdown::Shutdown;
+use crate::store::retry::Persistence;
+
+/// Databases that are followed.
+#[derive(Debug)]
+pub struct Followed {
+    sessions: Vec<Named>,
+    /// Why others are no longer.
+    lost: Vec<Failure>,
+}
+
+#[derive(Debug)]
+struct Named {
+    name: String,
+    /// Names the database in the log where there are several.
+    span: Span,
+    session: Session,
+}
+
+impl Followed {
+    /// Starts to follow all of these.
+    pub async fn start(databases: &[Database], persistence: Persistence) -> Result<Self, Failure> {
+        let mut starting = JoinSet::new();
+        for database in databases {
+            let name = database.path.display().to_string();
+            let is_alone = databases.len() == 1;
+            let span = if is_alone { Span::none() } else { tracing::error_span!("db", name) };
+            let started = Session::start(options(database, persistence)).instrument(span.clone());
+            starting.spawn(async move {
+                let session = started.await?;
+                Ok::<_, SessionError>(Named { name, span, session })
+            });
+        }
+        let mut followed = Self { sessions: Vec::new(), lost: Vec::new() };
+        while let Some(started) = starting.join_next().await {
+            followed.sessions.push(started.unwrap_or(Err(SessionError::Died))?);
+        }
+        Ok(followed)
+    }
+
+    /// Whether nothing is followed any more.
+    pub fn is_over(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Waits until a database can no longer be followed: which, and why. What is left is followed on.
+    pub async fn lose_one(&mut self) -> String {
+        let (at, error) = std::future::poll_fn(|context| {
+            let ended = |(at, named): (usize, &mut Named)| {
+                let mut ended = pin!(named.session.ended());
+                match ended.as_mut().poll(context) {
+                    Poll::Ready(error) => Some((at, error)),
+                    Poll::Pending => None,
+                }
+            };
+            let first = self.sessions.iter_mut().enumerate().find_map(ended);
+            first.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        let name = self.sessions.swap_remove(at).name;
+        let failure = Failure::from(error);
+        let reason = format!("{name}: {}", failure.reason());
+        self.lost.push(failure);
+        reason
+    }
+
+    /// Why nothing is followed any more.
+    pub fn why(self) -> Failure {
+        Failure::worst(self.lost).unwrap_or_else(|| SessionError::Died.into())
+    }
+
+    /// Ships everything committed, within a limit, or until told a second time.
+    pub async fn finish(self, shutdown: &mut Shutdown, limit: Duration) -> Result<(), Failure> {
+        let (cut, _) = watch::channel(None);
+        let mut finishing = JoinSet::new();
+        for named in self.sessions {
+            let span = named.span.clone();
+            finishing.spawn(named.finish(cut.subscribe()).instrument(span));
+        }
+        let mut failures: Vec<_> = self.lost.into_iter().map(Failure::at_the_end).collect();
+        let mut finished = pin!(async {
+            while let Some(done) = finishing.join_next().await {
+                let died = |_panic| Err(Failure::from(SessionError::Died).at_the_end());
+                failures.extend(done.unwrap_or_else(died).err());
+            }
+            failures
+        });
+        let why = tokio::select! {
+            failures = &mut finished => return Failure::worst(failures).map_or(Ok(()), Err),
+            () = tokio::time::sleep(limit) => "the replica did not take it in time",
+            () = shutdown.insisted() => "told to end at once",
+        };
+        cut.send_replace(Some(why));
+        Failure::worst(finished.await).map_or(Ok(()), Err)
+    }
+}
+
+impl Named {
+    /// Ships everything committed, unless that is cut short.
+    async fn finish(self, mut cut: watch::Receiver<Option<&'static str>>) -> Result<(), Failure> {
+        let Self { name, span, session } = self;
+        let durable = session.durable();
+        let is_alone = span.is_none();
+        let why = async { cut.wait_for(Option::is_some).await.ok().and_then(|why| *why) };
+        let failure = tokio::select! {
+            finished = session.finish() => match finished {
+                Ok(report) => {
+                    let txid = report.recorded.map(|txid| txid.0);
+                    tracing::info!(txid, "everything committed is in the replica");
+                    return Ok(());
+                }
+                Err(error) => Failure::from(error).at_the_end(),
+            },
+            why = why => {
+                let known = match durable {
+                    Some(txid) => format!("up to transaction {} it is known to be there", txid.0),
+                    None => "nothing of it is known to be there".to_owned(),
+                };
+                let error = anyhow::anyhow!("{}; {known}", why.unwrap_or("it was given up"));
+                Failure::new(Code::UPLOAD_FAILED, error).at_the_end()
+            }
+        };
+        Err(if is_alone { failure } else { failure.context(name) })
+    }
+}
+
+fn options(database: &Database, persistence: Persistence) -> Options {
+    let Database { path, replica, settings } = database;
+    Options {
+        database: path.clone(),
+        store: replica.store(),
+        sync_interval: settings.sync_interval(replica),
+        snapshot_interval: settings.snapshot_interval(),
+        audit_interval: Some(settings.audit_interval()).filter(|interval| !interval.is_zero()),
+        wal_limit: Some(settings.wal_limit().as_u64()).filter(|&limit| limit > 0),
+        set_wal: settings.set_wal(),
+        state_folder: settings.state_dir.clone(),
+        persistence,
+    }
+}
