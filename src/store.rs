@@ -5,6 +5,7 @@
 mod file;
 mod memory;
 pub mod retry;
+mod s3;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub use file::FileStore;
 pub use memory::{MemoryStore, Objects};
+pub use s3::{Keys, S3Address, S3Store};
 
 /// A place for a replica's objects.
 #[async_trait]

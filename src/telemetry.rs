@@ -1,6 +1,9 @@
 //! Logs: lines on standard error, as text or as JSON.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -12,21 +15,30 @@ pub enum LogFormat {
     Json,
 }
 
+/// The libraries that speak to object stores. What they log in detail may hold secrets.
+const CAPPED: [&str; 4] = ["aws_", "hyper", "rustls", "h2"];
+
 /// Starts logging to standard error. Later calls change nothing.
 pub fn start(level: LevelFilter, format: LogFormat) {
     use std::io::IsTerminal;
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+    let layer = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter(level));
     let started = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => registry.with(layer).try_init(),
+        LogFormat::Json => registry.with(layer.json()).try_init(),
     };
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+}
+
+/// What is logged at this level.
+fn filter(level: LevelFilter) -> Targets {
+    let capped = CAPPED.into_iter().map(|target| (target, level.min(LevelFilter::INFO)));
+    Targets::new().with_default(level).with_targets(capped)
 }
 
 /// An error with what caused it, in one line.
@@ -34,4 +46,24 @@ pub fn start(level: LevelFilter, format: LogFormat) {
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn libraries_never_log_in_detail() {
+        let filter = filter(LevelFilter::TRACE);
+        assert!(filter.would_enable("genesis_replicate::store", &Level::TRACE));
+        for target in
+            ["aws_config::imds", "aws_smithy_runtime", "hyper_util::client", "rustls::client"]
+        {
+            assert!(filter.would_enable(target, &Level::INFO), "{target}");
+            assert!(!filter.would_enable(target, &Level::DEBUG), "{target}");
+        }
+        assert!(!super::filter(LevelFilter::WARN).would_enable("aws_config", &Level::INFO));
+    }
 }

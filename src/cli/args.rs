@@ -134,7 +134,8 @@ pub struct ReplicateArgs {
     #[arg(long, value_name = "FILE")]
     pub db: Option<PathBuf>,
 
-    /// Where its replica is: a folder, as a path or as `file:///path`.
+    /// Where its replica is: a folder, as a path or as `file:///path`, or in an object store, as
+    /// `s3://bucket/prefix`.
     #[arg(long, value_name = "URL", requires = "db")]
     pub replica: Option<Place>,
 
@@ -159,7 +160,8 @@ pub struct ExecArgs {
 #[derive(Debug, ClapArgs)]
 #[group(required = true, multiple = false)]
 pub struct Source {
-    /// The replica: a folder, as a path or as `file:///path`.
+    /// The replica: a folder, as a path or as `file:///path`, or in an object store, as
+    /// `s3://bucket/prefix`.
     #[arg(value_name = "URL")]
     pub url: Option<Place>,
 

@@ -134,6 +134,7 @@ fn problems_of(database: &Database) -> Vec<String> {
 fn cannot_be_used(place: &Place) -> Option<String> {
     match place {
         Place::Folder(folder) => cannot_be_written(folder),
+        Place::Bucket(_) => None,
     }
 }
 

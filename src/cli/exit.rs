@@ -187,7 +187,7 @@ fn code_of(error: &ReplicaError) -> Code {
 
 fn hint_for_replica(error: &ReplicaError) -> Option<&'static str> {
     Some(match error {
-        ReplicaError::Missing => "Check the address: a replica's folder holds a genesis.json.",
+        ReplicaError::Missing => "Check the address: where a replica is, there is a genesis.json.",
         ReplicaError::UnknownFormat(_) => "A newer version of this program wrote it: use that one.",
         _ => return None,
     })

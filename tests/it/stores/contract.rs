@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use genesis_replicate::store::{Body, Claims, StoreErrorKind};
+use genesis_replicate::store::retry::{Persistence, Retrying};
+use genesis_replicate::store::{Body, Claims, Store, StoreErrorKind};
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::{ClaimName, ObjectName, SegmentName};
 use genesis_wal::time::Millis;
@@ -170,7 +171,7 @@ pub async fn one_of_many_creators_wins(site: &Site) {
     for n in 1..=5 {
         let mut creators = JoinSet::new();
         for creator in 0..CREATORS {
-            let store = Arc::clone(&site.store);
+            let store = Retrying::new(Arc::clone(&site.store), Persistence::UnlessPermanent);
             let body = Body::Bytes(noise(1000, creator));
             creators.spawn(async move { (creator, store.create(&segment(n), body).await) });
         }

@@ -1,12 +1,15 @@
 //! What every store promises, tried on each of them.
 
 mod contract;
+mod strangers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use genesis_replicate::store::{Claims, FileStore, MemoryStore, Objects, Store};
 use tempfile::TempDir;
+
+use crate::support::Server;
 
 /// An empty place of one kind, which goes with the test.
 struct Site {
@@ -16,7 +19,7 @@ struct Site {
     /// For local files.
     scratch: TempDir,
     /// Puts something there that is no object of a replica.
-    litter: Box<dyn Fn(&str)>,
+    litter: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Site {
@@ -46,6 +49,14 @@ impl Site {
         Self { store, claims, scratch, litter }
     }
 
+    fn s3(server: &'static Server) -> Self {
+        let address = server.address();
+        let store = Arc::new(Server::store(&address));
+        let scratch = tempfile::tempdir().unwrap();
+        let litter = Box::new(move |name: &str| server.litter(&address, name));
+        Self { store, claims: server.claims, scratch, litter }
+    }
+
     /// A local file with these bytes.
     fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         use std::io::Write;
@@ -63,7 +74,10 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $promise() {
-                    contract::$promise(&$site).await;
+                    let site: Option<Site> = $site;
+                    if let Some(site) = site {
+                        contract::$promise(&site).await;
+                    }
                 }
             )*
         }
@@ -88,7 +102,9 @@ macro_rules! contracts {
 }
 
 contracts! {
-    folder: Site::folder(),
-    memory: Site::memory(Claims::Exclusive),
-    memory_with_shared_claims: Site::memory(Claims::Shared),
+    folder: Some(Site::folder()),
+    memory: Some(Site::memory(Claims::Exclusive)),
+    memory_with_shared_claims: Some(Site::memory(Claims::Shared)),
+    ministack: Some(Site::s3(Server::ministack())),
+    garage: Server::garage().map(Site::s3),
 }
