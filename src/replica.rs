@@ -1,11 +1,12 @@
 //! A replica as a whole: its description, the claim of an epoch, and the tip of its history.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use genesis_snapshot::inventory::Inventory;
-use genesis_snapshot::manifest::Manifest;
+use genesis_snapshot::manifest::{Manifest, ManifestDecoder};
 use genesis_wal::id::{Epoch, Generation};
 use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
 use genesis_wal::page::PageSize;
@@ -187,10 +188,15 @@ impl Replica {
     /// # Errors
     /// [`ObjectError`].
     pub async fn manifest(&self, name: ManifestName) -> Result<Manifest, ObjectError> {
-        let read = self.store.get(&name.into()).await;
-        let bytes = read.map_err(|error| ObjectError::unread(name, error))?;
-        let damaged = |error| ObjectError::damaged(name, crate::describe(&error));
-        let manifest = Manifest::decode(&bytes).map_err(damaged)?;
+        let damaged = |error: &dyn Error| ObjectError::damaged(name, crate::describe(error));
+        let mut parts = PartStream::new(Arc::clone(&self.store), name.into());
+        let first = parts.next().await?;
+        let first = first.ok_or_else(|| ObjectError::damaged(name, "it is empty"))?;
+        let mut decoder = ManifestDecoder::begin(&first.part()).map_err(|error| damaged(&error))?;
+        while let Some(part) = parts.next().await? {
+            decoder.push(&part.part()).map_err(|error| damaged(&error))?;
+        }
+        let manifest = decoder.finish().map_err(|error| damaged(&error))?;
         let holds = (manifest.stamp.generation, manifest.txid, manifest.time.ceil_millis());
         if holds == (name.generation, name.txid, name.time) {
             Ok(manifest)

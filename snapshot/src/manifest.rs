@@ -43,11 +43,13 @@
 //! | 20 | 15 · n | per block: bytes as stored, less one (2), encoding (1), CRC-32 (4), sum of its page hashes (8) |
 //!
 //! Numbers are little-endian; encodings are those of a [pack](crate::pack). Encoder and decoder hold:
-//! every block of the database is there once, in order; every block lies within its pack; the sums
-//! add up to the state hash.
+//! every block of the database is there once, in order; every block lies within its pack; there are no
+//! more packs than blocks; the sums add up to the state hash.
 
 mod decode;
 mod encode;
+
+pub use decode::ManifestDecoder;
 
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::PackName;
@@ -178,7 +180,9 @@ impl Manifest {
 
     /// What encoder and decoder both hold.
     fn check(&self) -> Result<(), ManifestError> {
-        if self.blocks.len() != self.layout.blocks() as usize {
+        if self.blocks.len() != self.layout.blocks() as usize
+            || self.packs.len() > self.blocks.len()
+        {
             return Err(ManifestError::BadCount);
         }
         if let Some(pack) = self.packs.iter().find(|pack| pack.name.repair != 0) {

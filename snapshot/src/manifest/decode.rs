@@ -8,8 +8,8 @@ use genesis_wal::reader::{ReadError, Reader};
 use genesis_wal::time::Micros;
 
 use super::{
-    BLOCK_ENTRY_LEN, FLAG_PARENT, HEAD_LEN, MAX_PAYLOAD, Manifest, ManifestBlock, ManifestError,
-    NO_PARENT, PACK_LEN, PackRef, VERSION,
+    FLAG_PARENT, HEAD_LEN, MAX_PAYLOAD, Manifest, ManifestBlock, ManifestError, NO_PARENT, PackRef,
+    VERSION,
 };
 use crate::block::BlockLayout;
 use crate::pack::{BlockEncoding, BlockEntry};
@@ -21,31 +21,66 @@ impl Manifest {
     /// [`ManifestError`] says what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         let mut parts = Reader::new(bytes);
-        let first = decode_part(&mut parts)?;
-        let mut records = Reader::new(first.payload);
-        let head = Head::decode(&mut records)?;
-        let mut manifest = head.manifest(&first.header, bytes.len())?;
-        head.take_records(&mut manifest, records)?;
+        let mut decoder = ManifestDecoder::begin(&Part::decode(&mut parts)?)?;
         while !parts.rest().is_empty() {
-            let part = decode_part(&mut parts)?;
-            if part.header != first.header {
-                return Err(ManifestError::Mixed);
-            }
-            if part.payload.is_empty() {
-                return Err(ManifestError::BadCount);
-            }
-            head.take_records(&mut manifest, Reader::new(part.payload))?;
+            decoder.push(&Part::decode(&mut parts)?)?;
         }
-        if manifest.packs.len() != head.packs {
-            return Err(ManifestError::BadCount);
-        }
-        manifest.check()?;
-        Ok(manifest)
+        decoder.finish()
     }
 }
 
-fn decode_part<'a>(reader: &mut Reader<'a>) -> Result<Part<'a>, ManifestError> {
-    let part = Part::decode(reader)?;
+/// Reads a manifest part by part. What is kept is never more than the parts held that came, and never
+/// more than the first one announces.
+#[derive(Debug)]
+pub struct ManifestDecoder {
+    header: PartHeader,
+    head: Head,
+    manifest: Manifest,
+}
+
+impl ManifestDecoder {
+    /// Begins with the first part.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what is wrong.
+    pub fn begin(first: &Part<'_>) -> Result<Self, ManifestError> {
+        check_part(first)?;
+        let mut records = Reader::new(first.payload);
+        let head = Head::decode(&mut records)?;
+        let mut manifest = head.manifest(&first.header)?;
+        head.take_records(&mut manifest, records)?;
+        Ok(Self { header: first.header, head, manifest })
+    }
+
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// [`ManifestError`] says what is wrong; nothing can be read any more then.
+    pub fn push(&mut self, part: &Part<'_>) -> Result<(), ManifestError> {
+        check_part(part)?;
+        if part.header != self.header {
+            return Err(ManifestError::Mixed);
+        }
+        if part.payload.is_empty() {
+            return Err(ManifestError::BadCount);
+        }
+        self.head.take_records(&mut self.manifest, Reader::new(part.payload))
+    }
+
+    /// The manifest, when all parts have come.
+    ///
+    /// # Errors
+    /// [`ManifestError`] when parts are missing, or do not make a snapshot together.
+    pub fn finish(self) -> Result<Manifest, ManifestError> {
+        if self.manifest.packs.len() != self.head.packs {
+            return Err(ManifestError::BadCount);
+        }
+        self.manifest.check()?;
+        Ok(self.manifest)
+    }
+}
+
+fn check_part(part: &Part<'_>) -> Result<(), ManifestError> {
     let header = &part.header;
     if header.kind != PartKind::Manifest || header.first != header.last {
         return Err(ManifestError::WrongKind);
@@ -56,9 +91,10 @@ fn decode_part<'a>(reader: &mut Reader<'a>) -> Result<Part<'a>, ManifestError> {
     if part.payload.len() > MAX_PAYLOAD {
         return Err(ManifestError::TooLong(part.payload.len()));
     }
-    Ok(part)
+    Ok(())
 }
 
+#[derive(Debug)]
 struct Head {
     pages: u32,
     time: Micros,
@@ -93,14 +129,10 @@ impl Head {
         })
     }
 
-    /// The manifest before its packs and blocks have come. `bytes` is the length of all of it: no
-    /// more is allocated than can be in it.
-    fn manifest(&self, header: &PartHeader, bytes: usize) -> Result<Manifest, ManifestError> {
+    /// The manifest before its packs and blocks have come.
+    fn manifest(&self, header: &PartHeader) -> Result<Manifest, ManifestError> {
         let layout = BlockLayout { page_size: header.page_size, pages: self.pages };
-        if self.blocks != layout.blocks() as usize
-            || self.blocks > bytes / BLOCK_ENTRY_LEN
-            || self.packs > bytes / PACK_LEN
-        {
+        if self.blocks != layout.blocks() as usize || self.packs > self.blocks {
             return Err(ManifestError::BadCount);
         }
         Ok(Manifest {
@@ -111,8 +143,8 @@ impl Head {
             time: self.time,
             state: header.after,
             parent: self.parent,
-            packs: Vec::with_capacity(self.packs),
-            blocks: Vec::with_capacity(self.blocks),
+            packs: Vec::new(),
+            blocks: Vec::new(),
         })
     }
 
