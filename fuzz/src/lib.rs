@@ -7,5 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod name;
+pub mod restore;
 pub mod snapshot;
 pub mod wal;

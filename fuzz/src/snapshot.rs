@@ -1,7 +1,8 @@
 //! Targets for `genesis-snapshot`.
 
+use genesis_snapshot::block::{BlockLayout, hash_block};
 use genesis_snapshot::manifest::Manifest;
-use genesis_snapshot::pack::PackFooter;
+use genesis_snapshot::pack::{BlockEncoding, BlockEntry, PackError, PackFooter, unpack_block};
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use genesis_wal::part::{self, PartHeader, PartKind, Stamp};
@@ -64,6 +65,28 @@ pub fn pack_footer(data: &[u8]) {
         sum = sum.plus(entry.sum);
     }
     assert_eq!(sum, footer.header.after);
+}
+
+/// A stored block behind four bytes: the page size, the pages of the database, the block and its
+/// encoding. The CRC is made to fit. It is unpacked to a block's length, or refused.
+pub fn block_unpack(data: &[u8]) {
+    let [log2, pages, block, encoding, stored @ ..] = data else {
+        return;
+    };
+    let (Ok(page_size), Ok(stored_len)) =
+        (PageSize::from_log2(9 + log2 % 8), u32::try_from(stored.len()))
+    else {
+        return;
+    };
+    let (layout, block) = (BlockLayout { page_size, pages: u32::from(*pages) }, u32::from(*block));
+    let encoding = if *encoding == 0 { BlockEncoding::Raw } else { BlockEncoding::Lz4 };
+    let crc = crc32fast::hash(stored);
+    let mut entry = BlockEntry { block, offset: 96, stored_len, encoding, crc, sum: StateHash(0) };
+    let mut raw = vec![1; layout.bytes(block)];
+    if unpack_block(&entry, layout, stored, &mut raw) == Err(PackError::BadSum(block)) {
+        entry.sum = hash_block(layout, block, &raw).1;
+        assert_eq!(unpack_block(&entry, layout, stored, &mut raw), Ok(()));
+    }
 }
 
 fn header(page_size: PageSize, after: StateHash) -> PartHeader {

@@ -35,3 +35,8 @@ fn manifest_decode() {
 fn pack_footer() {
     run("pack_footer", targets::pack_footer);
 }
+
+#[test]
+fn block_unpack() {
+    run("block_unpack", targets::block_unpack);
+}

@@ -13,6 +13,9 @@ use std::path::Path;
 #[allow(clippy::panic, reason = "a fuzz target panics when something does not hold")]
 mod targets;
 
+#[path = "../../fuzz/src/name.rs"]
+mod names;
+
 /// Runs a target over every input of its corpus; the input is named when it fails.
 fn run(name: &str, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
@@ -50,4 +53,9 @@ fn segment_decode() {
 #[test]
 fn segment_roundtrip() {
     run("segment_roundtrip", targets::segment_roundtrip);
+}
+
+#[test]
+fn object_name() {
+    run("object_name", names::object_name);
 }
