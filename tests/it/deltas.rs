@@ -51,11 +51,12 @@ struct Recorded {
 }
 
 /// Lets all of it happen while the database is followed, and `updates` small changes after it.
-fn record(page_size: u32, auto_vacuum: &str, updates: u32) -> Recorded {
+fn record(page_size: u32, auto_vacuum: &str, reserved: u8, updates: u32) -> Recorded {
     let sandbox = Sandbox::new();
     let mut application = sandbox.application(Sqlite::Shell);
     application.run(&format!(
-        "PRAGMA page_size={page_size}; PRAGMA auto_vacuum={auto_vacuum}; PRAGMA journal_mode=WAL;
+        ".filectrl reserve_bytes {reserved}
+         PRAGMA page_size={page_size}; PRAGMA auto_vacuum={auto_vacuum}; PRAGMA journal_mode=WAL;
          PRAGMA cache_size=5; PRAGMA cache_spill=ON; PRAGMA synchronous=OFF;
          CREATE TABLE t(id INTEGER PRIMARY KEY, a, b);"
     ));
@@ -84,9 +85,11 @@ fn record(page_size: u32, auto_vacuum: &str, updates: u32) -> Recorded {
     Recorded { sandbox, states }
 }
 
-fn check(page_size: u32, auto_vacuum: &str, updates: u32) -> Sandbox {
-    let what = format!("{page_size} bytes a page, auto_vacuum {auto_vacuum}");
-    let Recorded { sandbox, states } = record(page_size, auto_vacuum, updates);
+fn check(page_size: u32, auto_vacuum: &str, reserved: u8, updates: u32) -> Sandbox {
+    let what = format!("{page_size} bytes a page, {reserved} reserved, auto_vacuum {auto_vacuum}");
+    let Recorded { sandbox, states } = record(page_size, auto_vacuum, reserved, updates);
+    // SQLite writes it into the header.
+    assert!(states.iter().all(|state| state[20] == reserved), "{what}");
     assert_eq!(sandbox.last_txid(), Some(states.len() as u64), "{what}");
     assert_eq!(sandbox.generations().len(), 1, "{what}");
     for (txid, state) in (1..).zip(&states) {
@@ -116,22 +119,32 @@ fn images(sandbox: &Sandbox) -> HashMap<u32, Vec<bool>> {
 #[test]
 fn every_page_size() {
     for page_size in [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536] {
-        check(page_size, "NONE", 0);
+        check(page_size, "NONE", 0, 0);
     }
 }
 
 #[test]
 fn every_kind_of_auto_vacuum() {
     for page_size in [512, 4096, 65536] {
-        check(page_size, "FULL", 0);
-        check(page_size, "INCREMENTAL", 0);
+        check(page_size, "FULL", 0, 0);
+        check(page_size, "INCREMENTAL", 0, 0);
+    }
+}
+
+/// 480 bytes of a page are the least that SQLite wants to use.
+#[test]
+fn every_number_of_reserved_bytes() {
+    for (page_size, reserved) in
+        [(512, 8), (512, 32), (1024, 255), (4096, 8), (4096, 255), (65536, 32), (65536, 255)]
+    {
+        check(page_size, "FULL", reserved, 0);
     }
 }
 
 #[test]
 fn a_page_that_changes_a_little_is_a_delta_but_for_every_33rd_time() {
     for page_size in [4096, 65536] {
-        let images = images(&check(page_size, "NONE", 70));
+        let images = images(&check(page_size, "NONE", 0, 70));
         let longest_run = |stored: &Vec<bool>| {
             stored.split(|is_delta| !is_delta).map(<[bool]>::len).max().unwrap_or_default()
         };

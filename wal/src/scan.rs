@@ -303,6 +303,24 @@ mod tests {
         assert_eq!(commits, wal.scan().0);
     }
 
+    /// Over 4 GiB of WAL, over 2^31 frames, and at the last frame that has a number.
+    #[test]
+    fn frames_far_into_a_wal() {
+        let wal = Wal::new(ByteOrder::Little).frame(1, 0).frame(2, 2).frame(2, 2);
+        for before in [1 << 23, (1 << 31) - 2, u32::MAX - 3] {
+            let index = IndexHeader { max_frame: before + 3, ..wal.index() };
+            let mut scanner = Scanner::new(wal.header, before, wal.header.checksum, &index);
+            assert_eq!((scanner.next_frame(), scanner.frames_left()), (before + 1, 3));
+            let mut reader = Reader::new(&wal.bytes);
+            for expected in [vec![(1, before + 1), (2, before + 2)], vec![(2, before + 3)]] {
+                let Step::Commit(commit) = scanner.step(&mut reader) else { panic!("no commit") };
+                assert_eq!(images(&commit), expected);
+            }
+            assert_eq!(scanner.step(&mut reader), Step::End(ScanEnd::Clean));
+            assert_eq!(scanner.frames_left(), 0);
+        }
+    }
+
     #[test]
     fn every_flipped_byte_ends_the_scan_before_its_frame() {
         let wal = Wal::new(ByteOrder::Little).frame(1, 1).frame(1, 1);

@@ -9,37 +9,14 @@ mod writer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use genesis_replicate::{clock, durable};
+use genesis_replicate::clock;
 
-use crate::support::{Process, Sandbox, assert_same, contents_of, same_bytes, setting};
+use crate::support::{
+    Process, Random, Repeatable, Sandbox, assert_same, contents_of, same_bytes, setting,
+};
 pub use writer::{Model, Running, Writer};
 
 const KILLS: u64 = 20;
-
-/// `SplitMix64`: enough for choices that a seed repeats.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-}
-
-/// Tells the seed of a run that fails.
-struct Repeatable(u64);
-
-impl Drop for Repeatable {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("to repeat the choices of this run: GENESIS_SEED={}", self.0);
-        }
-    }
-}
 
 /// What has been restored so far.
 #[derive(Debug)]
@@ -138,10 +115,10 @@ impl Scene<'_> {
 
 #[test]
 fn kill_after_kill() {
-    let run = Repeatable(setting("GENESIS_SEED").unwrap_or_else(|| durable::random().unwrap()));
+    let run = Repeatable::new();
     let sandbox = Sandbox::new();
     let writer = Writer::create(&sandbox);
-    let random = Random(run.0);
+    let random = run.random();
     let (running, replicator) = (None, None);
     let mut scene = Scene { sandbox: &sandbox, writer: &writer, random, running, replicator };
     let (model, seen) = (Model::new(), BTreeMap::new());

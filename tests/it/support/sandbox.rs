@@ -29,7 +29,17 @@ impl Sandbox {
 
     /// A place for a database of this name.
     pub fn named(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), name)
+    }
+
+    /// An empty place in memory, where there is such a file system: no disk is waited for.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::within(memory, "app.db") } else { Self::new() }
+    }
+
+    fn within(folder: &Path, name: &str) -> Self {
+        let folder = tempfile::tempdir_in(folder).unwrap();
         for inner in ["app", "out", "logs"] {
             std::fs::create_dir(folder.path().join(inner)).unwrap();
         }
