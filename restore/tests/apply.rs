@@ -146,7 +146,8 @@ fn a_base_that_is_not_the_right_one_is_noticed_and_named() {
         for at in 4 * PAGE..5 * PAGE {
             let mut sink = history.sink_at(FIRST);
             sink.bytes[at] ^= 1;
-            match restore_onto(sink, history.base(), &segments, Target::Latest, batch_bytes) {
+            match restore_onto(sink, history.base_at(FIRST), &segments, Target::Latest, batch_bytes)
+            {
                 Err(error) => {
                     assert_eq!(error, ApplyError::Image { txid, source }, "byte {at}");
                     noticed += 1;
@@ -163,7 +164,7 @@ fn a_base_that_is_not_the_right_one_is_noticed_and_named() {
 fn a_page_that_was_not_there_before_is_no_base() {
     let history = History::new(6, &[change(6, &[1], 1)]);
     let segment = history.segment(FIRST + 1, history.last(), 1);
-    let base = Base { pages: 1, ..history.base() };
+    let base = Base { pages: 1, ..history.base_at(FIRST) };
     let mut applier = Applier::new(base, Target::Latest, Txid(history.last()));
     let pushed = applier.push(&parts(&segment)[0], &mut history.sink_at(FIRST));
     let (txid, source) = (Txid(FIRST + 1), SegmentError::NoBase(number(2)));
@@ -223,7 +224,7 @@ fn a_missing_fragment_is_noticed() {
     assert!(all.len() >= 5);
     let run = |parts: &[Part<'_>], target| {
         let mut sink = history.sink_at(FIRST);
-        let mut applier = Applier::new(history.base(), target, Txid(7));
+        let mut applier = Applier::new(history.base_at(FIRST), target, Txid(7));
         for part in parts {
             if applier.push(part, &mut sink)? == Flow::Reached {
                 break;
@@ -252,7 +253,7 @@ fn input_that_is_cut_off_between_parts_is_no_state() {
     let segment = history.segment(6, 8, 1);
     let all = parts(&segment);
     let run = |count: usize, target| {
-        let mut applier = Applier::new(history.base(), target, Txid(8));
+        let mut applier = Applier::new(history.base_at(FIRST), target, Txid(8));
         let (mut sink, mut flow) = (history.sink_at(FIRST), Flow::Continue);
         for part in &all[..count] {
             flow = applier.push(part, &mut sink).unwrap();
@@ -296,7 +297,7 @@ fn input_that_is_cut_off_between_parts_is_no_state() {
 fn a_part_of_something_else_is_refused() {
     let history = History::new(4, &[change(4, &[0], 1), change(4, &[1], 1)]);
     let segment = history.segment(6, 7, usize::MAX);
-    let base = history.base();
+    let base = history.base_at(FIRST);
     let run = |base: Base| {
         let mut applier = Applier::new(base, Target::Latest, Txid(7));
         applier.push(&parts(&segment)[0], &mut Sink::default())
@@ -426,7 +427,8 @@ fn after_an_error_nothing_is_restored() {
     let history = History::new(4, &[change(4, &[0], 1), change(4, &[1], 1)]);
     let segment = history.segment(6, 7, 1);
     let parts = parts(&segment);
-    let mut applier = Applier::new(history.base(), Target::Latest, Txid(7)).with_batch_bytes(1);
+    let mut applier =
+        Applier::new(history.base_at(FIRST), Target::Latest, Txid(7)).with_batch_bytes(1);
     let full = applier.push(&parts[0], &mut Full);
     assert!(matches!(full, Err(ApplyError::Sink(_))));
     let again = applier.push(&parts[0], &mut Full);
@@ -509,7 +511,7 @@ proptest! {
         let mut sink = history.sink_at(FIRST);
         let at = at.index(sink.bytes.len());
         sink.bytes[at] ^= 0x20;
-        let done = restore_onto(sink, history.base(), &segments, Target::Latest, batch_bytes);
+        let done = restore_onto(sink, history.base_at(FIRST), &segments, Target::Latest, batch_bytes);
         if let Ok((restored, sink)) = done {
             let is_true = sink.bytes == history.file(restored.txid);
             prop_assert_eq!(state_of(&sink.bytes) == restored.state, is_true);
@@ -527,7 +529,7 @@ proptest! {
         let segment = history.segment(FIRST + 1, history.last(), cut_at);
         let all = parts(&segment);
         let mut sink = history.sink_at(FIRST);
-        let mut applier = Applier::new(history.base(), Target::Latest, Txid(FIRST)).with_batch_bytes(batch_bytes);
+        let mut applier = Applier::new(history.base_at(FIRST), Target::Latest, Txid(FIRST)).with_batch_bytes(batch_bytes);
         for index in order {
             if applier.push(index.get(&all), &mut sink).is_err() {
                 break;
@@ -557,7 +559,7 @@ proptest! {
         };
         let part = Part { header, payload: &payload };
         let mut sink = history.sink_at(FIRST);
-        let mut applier = Applier::new(history.base(), Target::Latest, Txid(FIRST));
+        let mut applier = Applier::new(history.base_at(FIRST), Target::Latest, Txid(FIRST));
         if applier.push(&part, &mut sink).is_ok()
             && let Ok(restored) = applier.finish(&mut sink)
         {

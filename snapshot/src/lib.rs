@@ -10,6 +10,7 @@
 //! | [`pack`] | objects of compressed blocks, with their page hashes |
 //! | [`manifest`] | the list of a snapshot's blocks, wherever they lie |
 //! | [`inventory`] | object names in, restorable lines of history out |
+//! | [`merge`] | which segments are merged, and which are covered by merged ones |
 
 #![deny(clippy::indexing_slicing)]
 #![forbid(unsafe_code)]
@@ -18,4 +19,5 @@ pub mod block;
 pub mod consolidate;
 pub mod inventory;
 pub mod manifest;
+pub mod merge;
 pub mod pack;

@@ -121,10 +121,6 @@ impl History {
         self.files.push(file);
     }
 
-    pub fn base(&self) -> Base {
-        self.base_at(FIRST)
-    }
-
     /// What a snapshot of a transaction tells.
     pub fn base_at(&self, txid: u64) -> Base {
         let file = self.file(Txid(txid));
