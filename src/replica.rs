@@ -1,18 +1,23 @@
-//! A replica as a whole: its description, the claim of an epoch, and the tip of its history.
+//! A replica as a whole: its description, the epochs of its writers, and its history.
+
+mod base;
+mod epochs;
+mod sealed;
+mod tip;
 
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use genesis_snapshot::inventory::Inventory;
 use genesis_snapshot::manifest::{Manifest, ManifestDecoder};
-use genesis_wal::id::{Epoch, Generation};
-use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
-use genesis_wal::page::PageSize;
-use genesis_wal::segment::{Reached, Sequence};
+use genesis_wal::id::Epoch;
+use genesis_wal::name::{ManifestName, ObjectName};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use self::base::History;
+pub use self::epochs::{Epochs, Fence, Holder};
+pub use self::tip::{Tip, UNDER_WAY};
 
 use crate::durable;
 use crate::object::{ObjectError, PartStream};
@@ -39,6 +44,9 @@ pub enum ReplicaError {
     /// An object cannot be used.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// Somebody else wrote what this writer's epoch continues.
+    #[error("epoch {} of this replica was begun by somebody else, too", .0.0)]
+    Taken(Epoch),
     /// No epoch is left.
     #[error("the last epoch of this replica is used up")]
     EpochsExhausted,
@@ -58,25 +66,6 @@ pub enum ReplicaError {
 struct Description {
     format: u32,
     replica: String,
-}
-
-/// `epochs/<epoch>`: who claimed it. The nonce tells this claim from every other.
-#[derive(Debug, Serialize)]
-struct Claim<'a> {
-    host: &'a str,
-    pid: u32,
-    nonce: String,
-}
-
-/// The newest state of a replica's newest line of history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tip {
-    /// The line.
-    pub generation: Generation,
-    /// Bytes in a page.
-    pub page_size: PageSize,
-    /// The state.
-    pub reached: Reached,
 }
 
 /// A place that holds the generations of one database.
@@ -128,61 +117,6 @@ impl Replica {
         &self.store
     }
 
-    /// Claims the next epoch for this process.
-    ///
-    /// # Errors
-    /// [`ReplicaError`].
-    pub async fn claim(&self) -> Result<Epoch, ReplicaError> {
-        let uname = rustix::system::uname();
-        let host = &uname.nodename().to_string_lossy();
-        let claim = Claim { host, pid: std::process::id(), nonce: random_hex()? };
-        loop {
-            let claimed = self.store.list(EPOCHS_PREFIX).await?.into_iter();
-            let highest = claimed.filter_map(|listed| match listed.name {
-                ObjectName::Claim(claim) => Some(claim.epoch),
-                _ => None,
-            });
-            let epoch = highest.max().unwrap_or(Epoch(0)).next();
-            let epoch = epoch.ok_or(ReplicaError::EpochsExhausted)?;
-            let name = ClaimName { epoch, nonce: None }.into();
-            match self.store.create(&name, json(&claim)).await {
-                Ok(()) => return Ok(epoch),
-                Err(error) if error.kind == StoreErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// What the replica holds.
-    ///
-    /// # Errors
-    /// When the store cannot be listed.
-    pub async fn inventory(&self) -> Result<Inventory, StoreError> {
-        let listed = self.store.list("").await?;
-        Ok(Inventory::from_objects(listed.into_iter().map(|object| (object.name, object.size))))
-    }
-
-    /// The tip of the newest line; `None` when it holds no snapshot or its history has a gap.
-    ///
-    /// # Errors
-    /// When an object that the tip rests on cannot be read.
-    pub async fn tip(&self, inventory: &Inventory) -> Result<Option<Tip>, ReplicaError> {
-        let Some(line) = inventory.latest_generation() else {
-            return Ok(None);
-        };
-        let Some(manifest) = line.manifests().last() else {
-            return Ok(None);
-        };
-        let chain = line.chain(manifest.name.txid);
-        if chain.gap.is_some() {
-            return Ok(None);
-        }
-        Ok(Some(match chain.segments.last() {
-            Some(segment) => self.tip_of_segment(segment.name).await?,
-            None => self.tip_of_manifest(manifest.name).await?,
-        }))
-    }
-
     /// Reads a manifest.
     ///
     /// # Errors
@@ -202,32 +136,6 @@ impl Replica {
             Ok(manifest)
         } else {
             Err(ObjectError::damaged(name, "it holds another snapshot than its name says"))
-        }
-    }
-
-    async fn tip_of_manifest(&self, name: ManifestName) -> Result<Tip, ReplicaError> {
-        let Manifest { layout, txid, time, state, position, .. } = self.manifest(name).await?;
-        let reached = Reached { txid, time, state, position };
-        Ok(Tip { generation: name.generation, page_size: layout.page_size, reached })
-    }
-
-    async fn tip_of_segment(&self, name: SegmentName) -> Result<Tip, ReplicaError> {
-        let damaged = |reason: &dyn fmt::Display| ObjectError::damaged(name, reason);
-        let mut stream = PartStream::new(Arc::clone(&self.store), name.into());
-        let mut sequence = None;
-        while let Some(owned) = stream.next().await? {
-            let part = owned.part();
-            let begun = sequence
-                .get_or_insert_with(|| (part.header, Sequence::beginning_with(&part.header)));
-            begun.1.accept(&part).map_err(|error| damaged(&error))?;
-        }
-        let (first, sequence) = sequence.ok_or_else(|| damaged(&"it is empty"))?;
-        let reached = sequence.finish().map_err(|error| damaged(&error))?;
-        let generation = first.stamp.generation;
-        if (generation, first.first, reached.txid) == (name.generation, name.first, name.last) {
-            Ok(Tip { generation, page_size: first.page_size, reached })
-        } else {
-            Err(damaged(&"it does not hold what its name says").into())
         }
     }
 }

@@ -51,4 +51,5 @@ pub use follow::{FollowError, Stage};
 pub use holds::WriterHolds;
 pub use record::RecordError;
 pub use session::{Options, Report, Session, SessionError, canonical};
+pub use ship::ShipError;
 pub use state::{StateError, state_folder};

@@ -26,7 +26,6 @@ use self::segments::Segments;
 use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError};
 use crate::sqlite::Check;
-use crate::store::StoreError;
 pub use output::Output;
 pub use route::Instead;
 
@@ -52,12 +51,9 @@ pub enum RestoreError {
     /// The replica does not hold the target.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The replica cannot be read.
+    /// The replica cannot be read or listed.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
-    /// The replica cannot be listed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// An object cannot be used.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -171,8 +167,9 @@ async fn assemble(
     output.reserve(u64::from(manifest.layout.pages) * u64::from(page_size.get()))?;
     let blocks = Blocks::new(replica.store(), &route.inventory, &manifest);
     blocks.write(&output, request.parallelism, progress).await?;
-    let applier = Applier::new(Base::from(manifest.as_ref()), plan.target, plan.reaches);
-    let segments = Segments::new(replica.store(), &plan.segments, request.parallelism);
+    let applier = Applier::new(Base::from(manifest.as_ref()), plan.target, plan.reaches)
+        .with_cuts(plan.cuts.clone());
+    let segments = Segments::new(replica.store(), plan, request.parallelism);
     let restored = segments.apply(applier, &mut output, progress).await?;
     check_txid(restored.txid, request)?;
     output.sync();

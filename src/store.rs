@@ -60,7 +60,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     async fn claims(&self, witness: &ObjectName) -> Result<Claims, StoreError>;
 
     /// All objects whose names begin with `prefix`, in the order of their names. Keys that name no
-    /// object of a replica are left out. An empty or missing place holds no objects.
+    /// object of a replica are left out. An empty or missing place holds no objects. They are also looked
+    /// at in that order: where one is found that was stored after another with a greater name, that one is
+    /// found, too.
     ///
     /// # Errors
     /// When the place cannot be read; never because it is empty.

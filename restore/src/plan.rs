@@ -13,7 +13,7 @@ pub use instead::{Restorable, last_before, plan_instead};
 
 use std::fmt;
 
-use genesis_snapshot::inventory::{Chain, Gap, Inventory, Line, Listed};
+use genesis_snapshot::inventory::{Chain, Cuts, Gap, Inventory, Line, Listed};
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, SegmentName};
 use genesis_wal::time::{Micros, Millis};
@@ -36,6 +36,8 @@ pub struct Plan {
     pub reaches: Txid,
     /// Bytes in the segments.
     pub segment_bytes: u64,
+    /// How much of what each writer left is history: what is not is left out, too.
+    pub cuts: Cuts,
 }
 
 /// Chooses the objects that make a state, in the line that was current or in the generation that is
@@ -63,6 +65,7 @@ pub fn plan(
         segments: chain.segments.iter().map(|s| s.name).collect(),
         reaches: chain.reached,
         segment_bytes: chain.segments.iter().map(|s| s.size).sum(),
+        cuts: inventory.cuts().clone(),
     })
 }
 
@@ -135,12 +138,12 @@ fn at_txid(line: &Line, txid: Txid) -> Found {
         });
     }
     // The first segment that holds the target is the last one needed.
-    let before = |s: &Listed<SegmentName>| s.name.last < txid;
+    let before = |s: &Listed<SegmentName>| line.last_in(&s.name) < txid;
     let needed = match txid {
         txid if txid == manifest.name.txid => 0,
         _ => chain.segments.partition_point(before) + 1,
     };
-    cut(&mut chain, manifest.name.txid, needed);
+    cut(line, &mut chain, manifest.name.txid, needed);
     Ok((manifest, chain))
 }
 
@@ -148,9 +151,11 @@ fn at_time(line: &Line, time: Micros) -> Found {
     let target = Target::Time(time);
     let manifest = snapshot(line, target)?;
     let mut chain = line.chain(manifest.name.txid);
-    let passes = |s: &Listed<SegmentName>| is_surely_after(s.name.time, time);
+    let passes = |s: &Listed<SegmentName>| {
+        line.time_of(&s.name).is_some_and(|name| is_surely_after(name, time))
+    };
     if let Some(last) = chain.segments.iter().position(passes) {
-        cut(&mut chain, manifest.name.txid, last + 1);
+        cut(line, &mut chain, manifest.name.txid, last + 1);
         return Ok((manifest, chain));
     }
     // Nothing that is reached is surely after the target, so what is missing may be before it.
@@ -192,9 +197,9 @@ fn gap_error(line: &Line, target: Target, gap: Gap) -> PlanError {
 }
 
 /// Leaves the first `needed` segments of a chain that begins after `from`.
-fn cut(chain: &mut Chain, from: Txid, needed: usize) {
+fn cut(line: &Line, chain: &mut Chain, from: Txid, needed: usize) {
     chain.segments.truncate(needed);
-    chain.reached = chain.segments.last().map_or(from, |s| s.name.last);
+    chain.reached = chain.segments.last().map_or(from, |s| line.last_in(&s.name));
 }
 
 impl fmt::Display for Restorable {

@@ -4,12 +4,16 @@
 //! A listing is what a store happened to hold, with everything that merging, retention, lost objects
 //! and stale writers leave: segments overlap, some are missing. So a *gap is a value*, and whoever
 //! asks decides what it means. Of copies of one object the one with the highest repair number counts.
+//! What a writer left after another had taken over is not history: see [`Cuts`].
 
+mod cuts;
 mod line;
 
+pub use cuts::Cuts;
 pub use line::{Chain, Gap, Line, Listed, Window};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
@@ -18,33 +22,66 @@ use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
     lines: BTreeMap<Generation, Line>,
+    cuts: Arc<Cuts>,
+    /// The highest transaction id of what is not history.
+    highest_void: Option<Txid>,
 }
 
 impl Inventory {
-    /// Sorts a listing: names, each with the size of its object in bytes, in any order.
+    /// Sorts a listing: names, each with the size of its object in bytes, in any order. All of it is
+    /// taken for history.
     #[must_use]
     pub fn from_objects(objects: impl IntoIterator<Item = (ObjectName, u64)>) -> Self {
-        let mut inventory = Self::default();
+        Self::of_history(objects, Cuts::default())
+    }
+
+    /// Sorts a listing, and leaves out what is not history. Packs are not: manifests name those that
+    /// are of use.
+    #[must_use]
+    pub fn of_history(objects: impl IntoIterator<Item = (ObjectName, u64)>, cuts: Cuts) -> Self {
+        let mut inventory = Self { cuts: Arc::new(cuts), ..Self::default() };
         for (name, size) in objects {
             match name {
                 ObjectName::Genesis | ObjectName::Base(_) | ObjectName::Claim(_) => {}
-                ObjectName::Manifest(name) => {
-                    inventory.line_mut(name.generation).manifests.push(Listed { name, size });
-                }
+                ObjectName::Manifest(name) => inventory.add_manifest(Listed { name, size }),
                 ObjectName::Pack(name) => {
                     inventory.line_mut(name.generation).packs.push(Listed { name, size });
                 }
-                ObjectName::Segment(name) => {
-                    inventory.line_mut(name.generation).segments.push(Listed { name, size });
-                }
+                ObjectName::Segment(name) => inventory.add_segment(Listed { name, size }),
             }
         }
         inventory.lines.values_mut().for_each(Line::sort);
         inventory
     }
 
+    fn add_manifest(&mut self, manifest: Listed<ManifestName>) {
+        let ManifestName { generation, txid, epoch, .. } = manifest.name;
+        if txid <= self.cuts.last_of(epoch) {
+            self.line_mut(generation).manifests.push(manifest);
+        } else {
+            self.highest_void = self.highest_void.max(Some(txid));
+        }
+    }
+
+    fn add_segment(&mut self, segment: Listed<SegmentName>) {
+        let SegmentName { generation, first, last, .. } = segment.name;
+        if !self.cuts.is_whole(&segment.name) {
+            self.highest_void = self.highest_void.max(Some(last));
+        }
+        if first <= self.cuts.last_in(&segment.name) {
+            self.line_mut(generation).segments.push(segment);
+        }
+    }
+
     fn line_mut(&mut self, generation: Generation) -> &mut Line {
-        self.lines.entry(generation).or_insert_with(|| Line::new(generation))
+        let cuts = &self.cuts;
+        self.lines.entry(generation).or_insert_with(|| Line::new(generation, Arc::clone(cuts)))
+    }
+
+    /// How much of what each writer left is history.
+    #[must_use]
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
     }
 
     /// Every generation of which an object is there, oldest first.
@@ -97,10 +134,16 @@ impl Inventory {
         }
     }
 
-    /// The highest transaction id that any object is named for, whatever its generation. The next one
-    /// to be given is above it.
+    /// The highest transaction id of history, whatever its generation.
     #[must_use]
     pub fn max_txid(&self) -> Option<Txid> {
         self.generations().filter_map(Line::max_txid).max()
+    }
+
+    /// The highest transaction id that any object is named for, history or not. The first one of
+    /// another line is above it.
+    #[must_use]
+    pub fn highest_named(&self) -> Option<Txid> {
+        self.max_txid().max(self.highest_void)
     }
 }

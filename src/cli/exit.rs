@@ -8,7 +8,7 @@
 //! | 4 | the replica's storage |
 //! | 5 | integrity: something is not what was written |
 //! | 6 | nothing to restore |
-//! | 7 | owned by another writer |
+//! | 7 | owned by another writer, or fenced by one |
 //! | 75 | the final upload failed |
 //!
 //! `exec` ends with the application's own code: 128 + n when signal n ended it, 127 when it was not
@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use crate::config::ConfigError;
 use crate::object::ObjectError;
 use crate::replica::ReplicaError;
-use crate::replicate::{EstablishError, FollowError, RecordError, SessionError, StateError};
+use crate::replicate::{
+    EstablishError, FollowError, RecordError, SessionError, ShipError, StateError,
+};
 use crate::restore::RestoreError;
 use crate::sqlite::SourceError;
 use crate::store::StoreError;
@@ -72,8 +74,12 @@ impl Failure {
         Self { hint: Some(hint), ..self }
     }
 
-    /// The same failure, at the end of a run: what was committed may not be in the replica.
+    /// The same failure, at the end of a run: what was committed may not be in the replica. That
+    /// another writer owns it is the greater trouble.
     pub fn at_the_end(self) -> Self {
+        if self.code == Code::OWNED {
+            return self;
+        }
         let error = self.error.context("not everything that was committed is in the replica");
         let hint = "What is missing is in the WAL or in the spool: the next start ships it.";
         Self { code: Code::UPLOAD_FAILED, error, hint: self.hint.or(Some(hint)) }
@@ -101,6 +107,9 @@ impl Failure {
     }
 }
 
+const FENCED: &str =
+    "What was committed since then is not in its history. Stop the other writer, or let it go on.";
+
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let (code, hint) = match &error {
@@ -109,7 +118,8 @@ impl From<SessionError> for Failure {
                 (Code::OWNED, Some("Stop that process first, or let it go on."))
             }
             SessionError::Replica(error) => (code_of(error), hint_for_replica(error)),
-            SessionError::Ship(_) => (Code::STORAGE, None),
+            SessionError::Ship(ShipError::Fenced(_)) => (Code::OWNED, Some(FENCED)),
+            SessionError::Ship(ShipError::Store(_)) => (Code::STORAGE, None),
             SessionError::Path { .. }
             | SessionError::State(StateError::Io { .. })
             | SessionError::Descriptor(_)
@@ -138,7 +148,6 @@ impl From<RestoreError> for Failure {
             | RestoreError::Mismatch { .. } => Code::INTEGRITY,
             RestoreError::Plan(_) | RestoreError::TooEarly { .. } => Code::NOTHING,
             RestoreError::Replica(error) => code_of(error),
-            RestoreError::Store(_) => Code::STORAGE,
             RestoreError::Object(error) => code_of_object(error),
         };
         let hint = matches!(error, RestoreError::Unsound(_)).then_some(
@@ -175,6 +184,7 @@ fn code_of(error: &ReplicaError) -> Code {
     match error {
         ReplicaError::Missing => Code::NOTHING,
         ReplicaError::NotAReplica(_) => Code::INTEGRITY,
+        ReplicaError::Taken(_) => Code::OWNED,
         ReplicaError::UnknownFormat(_) => Code::USAGE,
         ReplicaError::Object(error) => code_of_object(error),
         ReplicaError::Local(_) => Code::DATABASE,

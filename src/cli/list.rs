@@ -92,7 +92,7 @@ fn generation(line: &Line, args: &ListArgs) -> Generation {
     let segments = segments.map(|segment| Segment {
         level: segment.name.level,
         first_txid: segment.name.first.0,
-        last_txid: segment.name.last.0,
+        last_txid: line.last_in(&segment.name).0,
         time: time(segment.name.time),
         epoch: segment.name.epoch.0,
         bytes: segment.size,

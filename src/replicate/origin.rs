@@ -1,10 +1,11 @@
-//! Asks the replica, and the spool, where recording begins.
+//! Claims the replica, and asks it and the spool where recording begins.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use genesis_snapshot::inventory::Inventory;
+use genesis_snapshot::inventory::{Inventory, Line};
 use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::SegmentName;
@@ -18,8 +19,12 @@ use super::establish::Origin;
 use super::kept::KeptPacks;
 use super::spool::{PartFile, Spool};
 use super::table::{Sources, at_tip};
-use crate::replica::{Replica, ReplicaError, Tip};
+use crate::replica::{Fence, Holder, Replica, ReplicaError, Tip};
 use crate::store::Store;
+use crate::{clock, durable};
+
+/// The longest pause before an epoch is claimed that several wanted at once.
+const CLAIM_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where to ask.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct Question {
     pub folder: PathBuf,
     /// What an unfinished snapshot has left.
     pub kept: KeptPacks,
+    /// The random number of this host's state.
+    pub host: String,
 }
 
 /// Claims an epoch, and finds the newest state that the replica and the spool hold together, with the
@@ -39,22 +46,24 @@ pub struct Question {
 ///
 /// # Errors
 /// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
-pub async fn ask(question: Question) -> Result<Origin, ReplicaError> {
-    let Question { store, spool, folder, kept } = question;
+pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
+    let Question { store, spool, folder, kept, host } = question;
     let replica = Replica::open_or_create(store).await?;
-    let epoch = replica.claim().await?;
-    let inventory = replica.inventory().await?;
-    let tip = unless_damaged(replica.tip(&inventory).await, "the tip of the replica")?.flatten();
+    let holder = holder(host);
+    let fence = claim(&replica, &holder).await?;
+    let epoch = fence.epoch();
+    let history = replica.history().await?;
+    let found = replica.tip(&history.inventory).await;
+    let tip = unless_damaged(found, "the tip of the replica")?.flatten();
+    let inventory = replica.continue_with(epoch, &holder, &history, tip.as_ref()).await?;
     let stored = tip.map(|tip| tip.reached.txid);
     let adopted = {
         let spool = spool.clone();
-        let line = tip.and_then(|tip| inventory.generation(tip.generation));
-        let segments = line.map(|line| line.segments().iter().map(|listed| listed.name));
-        let stored: Vec<SegmentName> = segments.into_iter().flatten().collect();
-        let adopted = spawn_blocking(move || adopt_spool(&spool, tip, &stored, epoch)).await;
+        let line = tip.and_then(|tip| history.inventory.generation(tip.generation)).cloned();
+        let adopted = spawn_blocking(move || adopt_spool(&spool, tip, line.as_ref(), epoch)).await;
         adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?
     };
-    let used = inventory.max_txid().max(adopted.highest).unwrap_or(Txid(0));
+    let used = inventory.highest_named().max(adopted.highest).unwrap_or(Txid(0));
     let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
     let Adopted { tip, unshipped, .. } = adopted;
     let sources = Sources {
@@ -78,7 +87,26 @@ pub async fn ask(question: Question) -> Result<Origin, ReplicaError> {
     if is_usable {
         kept.recall(&inventory, &mut resumed);
     }
-    Ok(Origin { epoch, tip, unshipped, table, previous, resumed, stored, free })
+    Ok((Origin { epoch, tip, unshipped, table, previous, resumed, stored, free }, fence))
+}
+
+/// This process, as it tells others of itself.
+fn holder(host: String) -> Holder {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().into_owned();
+    Holder { host, name, pid: std::process::id(), since: clock::wall().to_string() }
+}
+
+/// Claims the next epoch that nobody else gets.
+async fn claim(replica: &Replica, holder: &Holder) -> Result<Fence, ReplicaError> {
+    loop {
+        if let Some(fence) = replica.claim(&replica.epochs().await?, holder).await? {
+            return Ok(fence);
+        }
+        let random = durable::random().map_err(ReplicaError::Random)?;
+        let longest = u64::try_from(CLAIM_PAUSE.as_nanos()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_nanos(random % longest)).await;
+    }
 }
 
 /// The newest snapshot of the newest line.
@@ -117,21 +145,23 @@ struct Adopted {
 }
 
 /// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch.
-/// Those that the replica holds (`stored`) are dropped, and those from before a snapshot that overtook
-/// them are shipped. All others are put aside, never deleted: what they hold may be nowhere else.
+/// Those that its line holds are dropped, and those from before a snapshot that overtook them are
+/// shipped. All others are put aside, never deleted: what they hold may be nowhere else. So are those
+/// that were sealed when another writer had gone on without them.
 fn adopt_spool(
     spool: &Spool,
     tip: Option<Tip>,
-    stored: &[SegmentName],
+    line: Option<&Line>,
     epoch: Epoch,
 ) -> io::Result<Adopted> {
     let mut adopted = Adopted { tip, ..Adopted::default() };
     for name in spool.sealed()? {
         adopted.highest = adopted.highest.max(Some(name.last));
-        let is_of_line = |tip: &Tip| tip.generation == name.generation;
-        if let Some(tip) = tip.filter(|tip| is_of_line(tip) && name.last <= tip.reached.txid) {
-            let holds = |held: &SegmentName| held.first <= name.first && name.last <= held.last;
-            if stored.iter().any(holds) {
+        let is_past =
+            |tip: &Tip| tip.generation == name.generation && name.last <= tip.reached.txid;
+        let is_history = line.is_some_and(|line| line.last_in(&name) == name.last);
+        if let Some(tip) = tip.filter(|tip| is_history && is_past(tip)) {
+            if line.is_some_and(|line| holds(line, &name)) {
                 spool.remove(&name)?;
                 continue;
             }
@@ -158,6 +188,12 @@ fn adopt_spool(
         }
     }
     Ok(adopted)
+}
+
+/// Whether a line holds all of a segment in another.
+fn holds(line: &Line, name: &SegmentName) -> bool {
+    let all = |held: SegmentName| held.first <= name.first && name.last <= line.last_in(&held);
+    line.segments().iter().any(|held| all(held.name))
 }
 
 /// The state after a sealed segment; `None` when it is damaged or does not continue `tip`.

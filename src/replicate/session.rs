@@ -17,13 +17,13 @@ use super::establish::Origin;
 use super::follow::{FollowError, Follower, Stage};
 use super::kept::KeptPacks;
 use super::origin;
-use super::ship::{Outbox, Shipper};
+use super::ship::{Outbox, ShipError, Shipper};
 use super::spool::Spool;
 use super::state::{StateError, StateFolder};
 use super::watch::{Waker, alarm};
-use crate::replica::ReplicaError;
+use crate::replica::{Fence, ReplicaError};
+use crate::store::Store;
 use crate::store::retry::{Persistence, Retrying};
-use crate::store::{Store, StoreError};
 
 /// What is followed, and where it goes.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub enum SessionError {
     Replica(#[from] ReplicaError),
     /// Shipping.
     #[error(transparent)]
-    Ship(#[from] StoreError),
+    Ship(#[from] ShipError),
     /// The system gives no descriptor.
     #[error("cannot open another descriptor")]
     Descriptor(#[source] io::Error),
@@ -113,6 +113,7 @@ impl Session {
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
         let (durable_sender, durable) = watch::channel(None);
         let (origin_sender, origin) = std_mpsc::channel();
+        let (fence_sender, fence) = oneshot::channel();
         let follower = Follower {
             path,
             set_wal: options.set_wal,
@@ -137,14 +138,16 @@ impl Session {
                 spool: spool.clone(),
                 folder: folder.path().to_owned(),
                 kept,
+                host: folder.host()?,
             },
             stage: stage.clone(),
             durable: durable_sender.clone(),
+            fence: fence_sender,
             answer: origin_sender,
         };
         let asking = tokio::spawn(question.ask().in_current_span());
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
-        let shipper = Shipper { store, spool, shipments, durable: durable_sender };
+        let shipper = Shipper { store, spool, shipments, fence, durable: durable_sender };
         let shipping = tokio::spawn(shipper.run().in_current_span());
         let parts = Parts { following, asking, shipping, waker: waker.clone() };
         let end = tokio::spawn(async move {
@@ -206,6 +209,7 @@ struct Question {
     about: origin::Question,
     stage: watch::Receiver<Stage>,
     durable: watch::Sender<Option<Txid>>,
+    fence: oneshot::Sender<Fence>,
     answer: std_mpsc::Sender<Origin>,
 }
 
@@ -215,9 +219,10 @@ impl Question {
         if self.stage.wait_for(|stage| *stage == Stage::Followed).await.is_err() {
             return Ok(());
         }
-        let origin = origin::ask(self.about).await?;
+        let (origin, fence) = origin::ask(self.about).await?;
         self.durable.send_replace(origin.stored);
-        // The follower may have failed meanwhile; it says why.
+        // Shipper and follower may have failed meanwhile; they say why.
+        self.fence.send(fence).ok();
         self.answer.send(origin).ok();
         Ok(())
     }
@@ -227,7 +232,7 @@ impl Question {
 struct Parts {
     following: Following,
     asking: JoinHandle<Result<(), ReplicaError>>,
-    shipping: JoinHandle<Result<(), StoreError>>,
+    shipping: JoinHandle<Result<(), ShipError>>,
     waker: Waker,
 }
 

@@ -1,18 +1,23 @@
-//! Ships what was sealed, in order, and says what is durable. Snapshots go beside it, on a lane of their
-//! own: no transaction waits for a pack.
+//! Ships what was sealed, several segments at once, and says what is durable: what is stored with all
+//! before it, when a look that began after that has found no other writer. Snapshots go beside it,
+//! on a lane of their own: no transaction waits for a pack.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
-use genesis_wal::id::Txid;
+use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::{ObjectName, SegmentName};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 
+use self::lane::Lane;
 use super::spool::Spool;
+use crate::replica::Fence;
 use crate::store::{Body, Store, StoreError};
+
+mod lane;
 
 /// What is shipped in order.
 #[derive(Debug)]
@@ -30,6 +35,18 @@ struct Object {
     bytes: Bytes,
     /// Told when it is stored, so that only so many wait in memory.
     stored: SyncSender<()>,
+}
+
+/// Why nothing more is shipped.
+#[derive(Debug, Error)]
+pub enum ShipError {
+    /// The store refuses for good: a name of ours holds somebody else's bytes, or a sealed segment is
+    /// gone.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another writer has taken over.
+    #[error("fenced: another writer has taken the replica over from this one, which held epoch {}", .0.0)]
+    Fenced(Epoch),
 }
 
 /// Shipping has ended; that side says why.
@@ -99,6 +116,8 @@ pub struct Shipper {
     pub spool: Spool,
     /// What to ship.
     pub shipments: Shipments,
+    /// Under which epoch, once that is claimed.
+    pub fence: oneshot::Receiver<Fence>,
     /// The last transaction that is in the replica with all before it.
     pub durable: watch::Sender<Option<Txid>>,
 }
@@ -107,62 +126,39 @@ impl Shipper {
     /// Ships until the lanes are closed and empty. The store is expected to try again what fails.
     ///
     /// # Errors
-    /// [`StoreError`] where that is pointless: a name of ours holds somebody else's bytes, or a
-    /// sealed segment is gone.
-    pub async fn run(self) -> Result<(), StoreError> {
-        let Self { store, spool, shipments: Shipments { queue, objects }, durable } = self;
-        let segments = Segments { store: &*store, spool, durable };
-        tokio::try_join!(segments.ship(queue), ship_objects(&*store, objects)).map(|_| ())
+    /// [`ShipError`].
+    pub async fn run(self) -> Result<(), ShipError> {
+        let Self { store, spool, shipments, fence, durable } = self;
+        // Without an epoch there is nothing to ship.
+        let Ok(fence) = fence.await else { return Ok(()) };
+        let fence = fence.asking(Arc::clone(&store));
+        let Shipments { queue, objects } = shipments;
+        let objects = ship_objects(Arc::clone(&store), fence.clone(), objects);
+        tokio::try_join!(Lane::new(store, fence, spool, durable).ship(queue), objects).map(|_| ())
     }
 }
 
 async fn ship_objects(
-    store: &dyn Store,
+    store: Arc<dyn Store>,
+    fence: Fence,
     mut objects: UnboundedReceiver<Object>,
-) -> Result<(), StoreError> {
+) -> Result<(), ShipError> {
     while let Some(Object { name, bytes, stored }) = objects.recv().await {
         store.create(&name, Body::Bytes(bytes)).await?;
+        // Nobody's snapshot is of use to another writer's line.
+        check(&fence).await?;
         // Whoever waited may have given up meanwhile.
         stored.try_send(()).ok();
     }
     Ok(())
 }
 
-struct Segments<'a> {
-    store: &'a dyn Store,
-    spool: Spool,
-    durable: watch::Sender<Option<Txid>>,
-}
-
-impl Segments<'_> {
-    async fn ship(self, mut queue: UnboundedReceiver<Shipment>) -> Result<(), StoreError> {
-        let mut counts = true;
-        while let Some(shipment) = queue.recv().await {
-            match shipment {
-                Shipment::Segment(name) => self.ship_segment(name, counts).await?,
-                // A line whose snapshot is given up is not a state that could be restored.
-                Shipment::Snapshot(stored) => match stored.await {
-                    Ok(txid) => {
-                        counts = true;
-                        self.durable.send_modify(|durable| *durable = (*durable).max(Some(txid)));
-                    }
-                    Err(_given_up) => counts = false,
-                },
-            }
-        }
-        Ok(())
+/// Looks whether the epoch is passed.
+async fn check(fence: &Fence) -> Result<(), ShipError> {
+    if fence.is_passed().await? {
+        let epoch = fence.epoch().0;
+        tracing::error!(epoch, state = "fenced", "another writer has taken the replica over");
+        return Err(ShipError::Fenced(fence.epoch()));
     }
-
-    async fn ship_segment(&self, name: SegmentName, counts: bool) -> Result<(), StoreError> {
-        let path = self.spool.path(&name);
-        self.store.create(&name.into(), Body::File(path)).await?;
-        if counts {
-            self.durable.send_modify(|durable| *durable = (*durable).max(Some(name.last)));
-        }
-        tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
-        if let Err(error) = self.spool.remove(&name) {
-            tracing::warn!(%name, %error, "cannot remove a shipped segment from the spool");
-        }
-        Ok(())
-    }
+    Ok(())
 }

@@ -4,12 +4,13 @@ use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use thiserror::Error;
 
-use crate::durable;
+use crate::durable::{self, Temporary};
 
 /// Why the local state cannot be used.
 #[derive(Debug, Error)]
@@ -78,6 +79,20 @@ impl StateFolder {
         &self.path
     }
 
+    /// A random number that tells this folder from every other: from a copy of it, too, which has the
+    /// same file with another inode. It is drawn when there is none.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn host(&self) -> Result<String, StateError> {
+        let path = self.path.join("host");
+        let failed = |source| StateError::Io { path: path.clone(), source };
+        match read_host(&path).map_err(failed)? {
+            Some(host) => Ok(host),
+            None => draw_host(&self.path, &path).map_err(failed),
+        }
+    }
+
     /// What an unfinished snapshot has left in this folder.
     #[must_use]
     pub fn kept_packs(&self) -> PathBuf {
@@ -89,6 +104,35 @@ impl StateFolder {
     pub fn spool(&self) -> PathBuf {
         self.path.join("spool")
     }
+}
+
+/// The number in the file, unless it was written into another one.
+fn read_host(path: &Path) -> io::Result<Option<String>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let written = text.trim_end().split_once(' ');
+    let here = identity(&file)?;
+    Ok(written.filter(|(_, identity)| *identity == here).map(|(host, _)| host.to_owned()))
+}
+
+fn draw_host(folder: &Path, path: &Path) -> io::Result<String> {
+    let host = format!("{:016x}{:016x}", durable::random()?, durable::random()?);
+    let file = Temporary::create(folder)?;
+    let identity = identity(file.file())?;
+    file.file().write_all(format!("{host} {identity}\n").as_bytes())?;
+    file.replace(path)?;
+    Ok(host)
+}
+
+/// What a copy of a file does not have: its inode, and when that was made, where the file system knows.
+fn identity(file: &File) -> io::Result<String> {
+    let metadata = file.metadata()?;
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    Ok(format!("{}-{}", metadata.ino(), born.unwrap_or_default().as_nanos()))
 }
 
 /// Refuses a folder that somebody else could have planted or could write to.
@@ -131,6 +175,21 @@ mod tests {
         assert!(error.to_string().ends_with(&format!("process {}", std::process::id())));
         drop(state);
         StateFolder::open(&database, None).unwrap();
+    }
+
+    #[test]
+    fn a_host_is_known_again_and_a_copy_of_its_state_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| StateFolder::open(&folder.path().join(name), None).unwrap();
+        let first = open("one.db").host().unwrap();
+        assert_eq!(open("one.db").host().unwrap(), first);
+        let (one, other) = (open("one.db"), open("other.db"));
+        let mut copy = std::process::Command::new("cp");
+        copy.arg("-p").arg(one.path().join("host")).arg(other.path());
+        assert!(copy.status().unwrap().success());
+        let second = other.host().unwrap();
+        assert_ne!(second, first);
+        assert_eq!(other.host().unwrap(), second);
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use genesis_restore::apply::{Applier, ApplyError, Flow, Restored};
+use genesis_restore::plan::Plan;
+use genesis_snapshot::inventory::Cuts;
+use genesis_wal::id::Txid;
 use genesis_wal::name::SegmentName;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
@@ -22,6 +25,7 @@ const WAITING: usize = 2;
 pub struct Segments {
     store: Arc<dyn Store>,
     names: Vec<SegmentName>,
+    cuts: Cuts,
     to_begin: VecDeque<SegmentName>,
     ahead: VecDeque<(SegmentName, Receiver<Result<OwnedPart, ObjectError>>)>,
     fetching: JoinSet<()>,
@@ -29,13 +33,14 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// Fetches segments, with at most `parallelism` of them begun and not applied yet.
+    /// Fetches the segments of a plan, with at most `parallelism` of them begun and not applied yet.
     #[must_use]
-    pub fn new(store: &Arc<dyn Store>, names: &[SegmentName], parallelism: NonZeroUsize) -> Self {
+    pub fn new(store: &Arc<dyn Store>, plan: &Plan, parallelism: NonZeroUsize) -> Self {
         Self {
             store: Arc::clone(store),
-            names: names.to_vec(),
-            to_begin: names.iter().copied().collect(),
+            names: plan.segments.clone(),
+            cuts: plan.cuts.clone(),
+            to_begin: plan.segments.iter().copied().collect(),
             ahead: VecDeque::new(),
             fetching: JoinSet::new(),
             parallelism,
@@ -56,7 +61,8 @@ impl Segments {
         for number in 1..=total {
             self.begin();
             let Some((name, parts)) = self.ahead.pop_front() else { break };
-            let flow = apply(name, parts, &mut applier, output, &self.names).await?;
+            let last = self.cuts.last_in(&name);
+            let flow = apply((name, last), parts, &mut applier, output, &self.names).await?;
             progress(Progress::Segments(number, total));
             if flow == Flow::Reached {
                 break;
@@ -88,8 +94,9 @@ async fn fetch(mut parts: PartStream, sender: Sender<Result<OwnedPart, ObjectErr
     }
 }
 
+/// Applies a segment, whose history ends with `last`.
 async fn apply(
-    segment: SegmentName,
+    (segment, last): (SegmentName, Txid),
     mut parts: Receiver<Result<OwnedPart, ObjectError>>,
     applier: &mut Applier,
     output: &mut Output,
@@ -105,7 +112,7 @@ async fn apply(
             other => other,
         })?;
     }
-    if flow == Flow::Continue && applier.txid() < segment.last {
+    if flow == Flow::Continue && applier.txid() < last {
         let reason = format!("it ends with transaction {}", applier.txid().0);
         return Err(ObjectError::damaged(segment, reason).into());
     }

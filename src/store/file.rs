@@ -226,8 +226,9 @@ fn walk(root: &Path, folder: &str, found: &mut Vec<(String, u64)>) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
+    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_unstable_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
-        let entry = entry?;
         let Ok(file_name) = entry.file_name().into_string() else {
             continue;
         };

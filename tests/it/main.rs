@@ -19,6 +19,7 @@ mod config;
 mod damage;
 mod deltas;
 mod descriptors;
+mod epochs;
 mod exec;
 mod ghosts;
 mod history;

@@ -194,7 +194,7 @@ async fn failures_that_pass() {
     let impatient = Persistence::For(Duration::ZERO);
     let replica = Replica::open(Arc::new(Retrying::new(Arc::new(store.clone()), impatient))).await;
     let failed = try_restore(&replica.unwrap(), Target::Latest).await;
-    assert!(matches!(failed, Err(RestoreError::Store(_))), "{failed:?}");
+    assert!(matches!(failed, Err(RestoreError::Replica(_))), "{failed:?}");
     let patient = Persistence::For(Duration::from_mins(1));
     let replica = Replica::open(Arc::new(Retrying::new(Arc::new(store), patient))).await;
     let restored = try_restore(&replica.unwrap(), Target::Latest).await;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use genesis_snapshot::inventory::Cuts;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use genesis_wal::part::{Part, PartHeader};
@@ -23,6 +24,7 @@ pub struct Applier {
     page_size: PageSize,
     target: Target,
     reaches: Txid,
+    cuts: Cuts,
     batch_bytes: usize,
     batch: Batch,
     done: Restored,
@@ -49,6 +51,7 @@ impl Applier {
             page_size: base.page_size,
             target,
             reaches,
+            cuts: Cuts::default(),
             batch_bytes: BATCH_BYTES,
             batch: Batch::default(),
             done,
@@ -56,6 +59,12 @@ impl Applier {
             reached: is_reached(&done, target),
             broken: false,
         }
+    }
+
+    /// Leaves out what is not history.
+    #[must_use]
+    pub fn with_cuts(self, cuts: Cuts) -> Self {
+        Self { cuts, ..self }
     }
 
     /// Lets another number of bytes wait than [`BATCH_BYTES`].
@@ -72,7 +81,7 @@ impl Applier {
     }
 
     /// Takes the next part of the segments. Transactions that are known already are left out, and so
-    /// are those after the target.
+    /// are those after the target, and those that are not history.
     ///
     /// # Errors
     /// [`ApplyError`] says what does not fit.
@@ -131,12 +140,19 @@ impl Applier {
         part: &Part<'_>,
         sink: &mut S,
     ) -> Result<(), ApplyError<S::Error>> {
-        self.check_envelope(&part.header)?;
+        let last = self.cuts.last_of(part.header.stamp.epoch);
+        if part.header.first > last {
+            return Ok(());
+        }
+        self.check_envelope(&part.header, last)?;
         if part.header.last <= self.done.txid {
             return Ok(());
         }
         for fragment in fragments(part) {
             let fragment = fragment?;
+            if fragment.header.txid > last {
+                return Ok(());
+            }
             if fragment.header.txid <= self.done.txid {
                 self.check_known(&fragment.header)?;
             } else if self.is_next_after_target(&fragment.header) {
@@ -153,7 +169,12 @@ impl Applier {
         check_chain(part.header.last, part.header.after, state)
     }
 
-    fn check_envelope<E: Error>(&self, header: &PartHeader) -> Result<(), ApplyError<E>> {
+    /// Checks a part's header; `last` is its last transaction that is history.
+    fn check_envelope<E: Error>(
+        &self,
+        header: &PartHeader,
+        last: Txid,
+    ) -> Result<(), ApplyError<E>> {
         let found = header.stamp.generation;
         if found != self.generation {
             let wanted = self.generation;
@@ -165,7 +186,7 @@ impl Applier {
                 found: header.page_size,
             });
         }
-        if header.last == self.done.txid {
+        if header.last == self.done.txid && header.last <= last {
             check_chain(header.last, header.after, self.done.state)?;
         }
         if self.done.txid.next() == Some(header.first) {

@@ -25,7 +25,7 @@ pub struct Restorable {
 #[must_use]
 pub fn plan_instead(inventory: &Inventory, useless: &Plan) -> Option<Plan> {
     let plan = plan(inventory, useless.target, Some(useless.generation)).ok()?;
-    let ends_with = plan.segments.last();
+    let ends_with = plan.segments.last().filter(|last| plan.cuts.is_whole(last));
     let is_same_state = plan.reaches >= useless.reaches
         || match useless.target {
             Target::Latest => false,

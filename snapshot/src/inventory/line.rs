@@ -1,10 +1,13 @@
 //! One generation: its snapshots, its segments, and how far they reach.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, PackName, SegmentName};
 use genesis_wal::time::Millis;
+
+use super::Cuts;
 
 /// An object of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,11 +22,12 @@ pub struct Listed<N> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     generation: Generation,
+    cuts: Arc<Cuts>,
     pub(super) manifests: Vec<Listed<ManifestName>>,
     pub(super) packs: Vec<Listed<PackName>>,
     /// Ascending by first transaction.
     pub(super) segments: Vec<Listed<SegmentName>>,
-    /// Beside each segment: the best one among it and those before it, by [`preference`].
+    /// Beside each segment: the best one among it and those before it, by [`Line::preference`].
     best: Vec<Listed<SegmentName>>,
 }
 
@@ -62,9 +66,10 @@ pub struct Window {
 }
 
 impl Line {
-    pub(super) fn new(generation: Generation) -> Self {
+    pub(super) fn new(generation: Generation, cuts: Arc<Cuts>) -> Self {
         Self {
             generation,
+            cuts,
             manifests: Vec::new(),
             packs: Vec::new(),
             segments: Vec::new(),
@@ -84,7 +89,7 @@ impl Line {
         let mut best: Option<Listed<SegmentName>> = None;
         self.best = Vec::with_capacity(self.segments.len());
         for &segment in &self.segments {
-            let better = best.filter(|b| preference(b.name) > preference(segment.name));
+            let better = best.filter(|b| self.preference(b.name) > self.preference(segment.name));
             self.best.push(*best.insert(better.unwrap_or(segment)));
         }
     }
@@ -107,17 +112,31 @@ impl Line {
         &self.packs
     }
 
-    /// Its segments, ascending by first transaction.
+    /// Its segments, ascending by first transaction. Of one that a writer left after another had taken
+    /// over, the transactions [that are history](Self::last_in) count.
     #[must_use]
     pub fn segments(&self) -> &[Listed<SegmentName>] {
         &self.segments
     }
 
-    /// The highest transaction id that an object is named for.
+    /// The last transaction of one of its segments that is history.
+    #[must_use]
+    pub fn last_in(&self, segment: &SegmentName) -> Txid {
+        self.cuts.last_in(segment)
+    }
+
+    /// When the last transaction of a segment that is history was committed, rounded up; `None` where
+    /// its name tells the time of a later one.
+    #[must_use]
+    pub fn time_of(&self, segment: &SegmentName) -> Option<Millis> {
+        self.cuts.is_whole(segment).then_some(segment.time)
+    }
+
+    /// The highest transaction id of its history.
     #[must_use]
     pub fn max_txid(&self) -> Option<Txid> {
         let manifest = self.manifests.last().map(|m| m.name.txid);
-        manifest.max(self.best.last().map(|s| s.name.last))
+        manifest.max(self.best.last().map(|s| self.last_in(&s.name)))
     }
 
     /// The segments that continue the state after `from`, as few as possible: of those that hold the
@@ -129,8 +148,8 @@ impl Line {
         while let Some(next) = chain.reached.next() {
             let after = self.segments.partition_point(|s| s.name.first <= next);
             let best = after.checked_sub(1).and_then(|at| self.best.get(at));
-            if let Some(&segment) = best.filter(|s| s.name.last >= next) {
-                chain.reached = segment.name.last;
+            if let Some(&segment) = best.filter(|s| self.last_in(&s.name) >= next) {
+                chain.reached = self.last_in(&segment.name);
                 chain.segments.push(segment);
             } else {
                 let later = self.segments.get(after).map(|s| s.name.first);
@@ -164,7 +183,7 @@ impl Line {
 
     fn window_from(&self, manifest: &ManifestName) -> Window {
         let chain = self.chain(manifest.txid);
-        let to = chain.segments.last().map(|segment| segment.name.time);
+        let to = chain.segments.iter().rev().find_map(|segment| self.time_of(&segment.name));
         Window {
             first: manifest.txid,
             last: chain.reached,
@@ -172,11 +191,12 @@ impl Line {
             to: to.unwrap_or(manifest.time),
         }
     }
-}
 
-/// Which of two segments that hold the same transaction is taken: the greater. First transaction and
-/// time only make the choice the same for every order of a listing; names that agree in them too are
-/// those of copies.
-fn preference(name: SegmentName) -> impl Ord {
-    (name.last, name.level, name.epoch, name.first, Reverse(name.time), name.repair)
+    /// Which of two segments that hold the same transaction is taken: the greater. First transaction
+    /// and time only make the choice the same for every order of a listing; names that agree in them
+    /// too are those of copies.
+    fn preference(&self, name: SegmentName) -> impl Ord + use<> {
+        let last = self.last_in(&name);
+        (last, name.level, name.epoch, name.first, Reverse(name.time), name.repair)
+    }
 }

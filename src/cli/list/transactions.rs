@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use genesis_snapshot::inventory::{Inventory, Line};
+use genesis_snapshot::inventory::{Cuts, Inventory, Line};
 use genesis_wal::id::Txid;
 use genesis_wal::name::{ManifestName, SegmentName};
 use genesis_wal::page::PageSize;
@@ -27,7 +27,7 @@ pub async fn run(
 ) -> Result<Code, Failure> {
     let mut generations = Vec::new();
     for line in inventory.generations() {
-        let mut rows = Rows { args, found: Vec::new(), last: None };
+        let mut rows = Rows { args, found: Vec::new(), last: None, cuts: inventory.cuts() };
         if !args.json {
             print(&format!("generation {}\n{}\n", line.generation(), heading()));
         }
@@ -80,6 +80,7 @@ struct Rows<'a> {
     args: &'a ListArgs,
     found: Vec<Row>,
     last: Option<Txid>,
+    cuts: &'a Cuts,
 }
 
 impl Rows<'_> {
@@ -99,11 +100,12 @@ impl Rows<'_> {
             for segment in line.chain(manifest.name.txid).segments {
                 // A name's time is rounded up.
                 let is_before = |since: Micros| segment.name.time.micros() < since;
+                let time = line.time_of(&segment.name);
                 if self.args.since.is_none_or(|since| !is_before(since)) {
                     self.read_segment(replica, segment.name).await.map_err(ReplicaError::from)?;
                 }
-                self.last = Some(segment.name.last);
-                if self.is_after(earliest(segment.name.time)) {
+                self.last = Some(line.last_in(&segment.name));
+                if time.is_some_and(|time| self.is_after(earliest(time))) {
                     return Ok(());
                 }
             }
@@ -121,8 +123,12 @@ impl Rows<'_> {
         let mut bytes = 0;
         while let Some(owned) = parts.next().await? {
             let part = owned.part();
+            let last = self.cuts.last_of(part.header.stamp.epoch);
             for fragment in fragments(&part) {
                 let fragment = fragment.map_err(|error| ObjectError::damaged(name, error))?;
+                if fragment.header.txid > last {
+                    break;
+                }
                 bytes += images(&fragment);
                 if !fragment.is_last() {
                     continue;

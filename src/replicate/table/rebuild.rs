@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use genesis_snapshot::inventory::{Inventory, Line};
+use genesis_snapshot::inventory::{Cuts, Inventory, Line};
 use genesis_snapshot::manifest::Manifest;
 use genesis_snapshot::pack::PackFooter;
 use genesis_wal::id::Txid;
@@ -135,7 +135,8 @@ async fn rolled(
     table: PageTable,
     from: Txid,
 ) -> Result<Option<PageTable>, ReplicaError> {
-    let mut roll = Roll { table, reached: from, images: Vec::new() };
+    let cuts = sources.inventory.cuts();
+    let mut roll = Roll { table, reached: from, images: Vec::new(), cuts };
     for segment in line.chain(from).segments {
         let store = Arc::clone(sources.replica.store());
         let mut stream = PartStream::new(store, segment.name.into());
@@ -160,18 +161,23 @@ async fn rolled(
 }
 
 /// A table on its way through segments.
-struct Roll {
+struct Roll<'a> {
     table: PageTable,
     reached: Txid,
     /// The pages of a transaction that is not over yet.
     images: Vec<(PageNumber, PageHash)>,
+    cuts: &'a Cuts,
 }
 
-impl Roll {
-    /// Takes a part; false when it does not go on from here.
+impl Roll<'_> {
+    /// Takes a part; false when it does not go on from here. What is not history is left out.
     fn take(&mut self, part: &Part<'_>) -> std::io::Result<bool> {
+        let last = self.cuts.last_of(part.header.stamp.epoch);
         for fragment in fragments(part) {
             let Ok(fragment) = fragment else { return Ok(false) };
+            if fragment.header.txid > last {
+                return Ok(true);
+            }
             if fragment.header.txid <= self.reached {
                 continue;
             }

@@ -166,8 +166,16 @@ impl Sequence {
     /// # Errors
     /// [`SequenceError`] when the part does not follow; it is left out then.
     pub fn accept(&mut self, part: &Part<'_>) -> Result<(), SequenceError> {
+        self.accept_until(part, Txid(u64::MAX))
+    }
+
+    /// Takes the next part, of which what comes after the transaction `last` is left out.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_until(&mut self, part: &Part<'_>, last: Txid) -> Result<(), SequenceError> {
         let mut next = *self;
-        next.take(part)?;
+        next.take(part, last)?;
         *self = next;
         Ok(())
     }
@@ -192,10 +200,14 @@ impl Sequence {
         }
     }
 
-    fn take(&mut self, part: &Part<'_>) -> Result<(), SequenceError> {
+    fn take(&mut self, part: &Part<'_>, until: Txid) -> Result<(), SequenceError> {
         self.check_start(&part.header)?;
         for fragment in fragments(part) {
-            self.take_fragment(&fragment?)?;
+            let fragment = fragment?;
+            if fragment.header.txid > until {
+                return Ok(());
+            }
+            self.take_fragment(&fragment)?;
         }
         let PartHeader { last, position, after, .. } = part.header;
         match self.open {

@@ -1,0 +1,175 @@
+//! What an epoch continues: `epochs/<epoch>.base`, written once, after the claim and before anything
+//! else of that epoch.
+//!
+//! The record tells the state that the writer found as the newest, and which earlier epochs it knew
+//! of, with their bases: the newest 256, newest first. So the newest base tells which records are
+//! history, and which writers never counted: see [`Cuts`]. A base that was written late, by a writer
+//! that others had passed meanwhile, is named by none of theirs, and cuts nothing.
+
+use genesis_snapshot::inventory::{Cuts, Inventory};
+use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::name::ObjectName;
+use serde::{Deserialize, Serialize};
+
+use super::epochs::Holder;
+use super::sealed::{seal, unseal};
+use super::{Replica, ReplicaError, Tip};
+use crate::object::ObjectError;
+use crate::store::{Body, Listed, StoreErrorKind};
+
+/// The earlier epochs that a base names at most.
+const NAMED: usize = 256;
+
+/// The record as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BaseRecord {
+    epoch: u32,
+    holder: Holder,
+    /// The line of the newest state, where there is one that can be continued.
+    generation: Option<String>,
+    /// The last transaction that is there; 0 when there is none.
+    txid: u64,
+    /// The state after it, where it can be continued: 16 hex digits.
+    state: Option<String>,
+    /// Earlier epochs and their bases, newest first.
+    before: Vec<(u32, u64)>,
+}
+
+impl BaseRecord {
+    /// The record in an object, if it holds together.
+    fn decode(epoch: Epoch, bytes: &[u8]) -> Result<Self, ObjectError> {
+        let name = ObjectName::Base(epoch);
+        let record: Self = unseal(bytes).map_err(|error| ObjectError::damaged(name, error))?;
+        let descends = record.before.is_sorted_by(|newer, older| newer.0 > older.0);
+        let is_earlier = record.before.first().is_none_or(|newest| newest.0 < record.epoch);
+        let generation = record.generation.as_ref().map(|text| text.parse::<Generation>());
+        let holds = record.epoch == epoch.0
+            && descends
+            && is_earlier
+            && record.before.len() <= NAMED
+            && generation.is_none_or(|parsed| parsed.is_ok());
+        if holds {
+            Ok(record)
+        } else {
+            Err(ObjectError::damaged(name, "what it tells does not fit together"))
+        }
+    }
+}
+
+/// What a replica holds, and which epochs made it.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// The objects.
+    pub inventory: Inventory,
+    /// All that was listed.
+    listed: Vec<Listed>,
+    /// The epochs that are known, with their bases, newest first; as many as the objects need, and as
+    /// many as a base names, if there are.
+    bases: Vec<(Epoch, Txid)>,
+}
+
+impl History {
+    /// The same objects, as a writer that continues `base` sees them.
+    #[must_use]
+    fn cut(&self, writer: Epoch, base: Txid) -> Inventory {
+        let bases = self.bases.iter().copied().chain([(writer, base)]);
+        of_history(&self.listed, bases)
+    }
+}
+
+fn of_history(listed: &[Listed], bases: impl Iterator<Item = (Epoch, Txid)>) -> Inventory {
+    let objects = listed.iter().map(|object| (object.name, object.size));
+    Inventory::of_history(objects, Cuts::new(bases))
+}
+
+impl Replica {
+    /// Lists the replica, and reads which of it is history.
+    ///
+    /// # Errors
+    /// When the store fails, or a base is damaged or missing.
+    pub async fn history(&self) -> Result<History, ReplicaError> {
+        let listed = self.store.list("").await?;
+        let base = |object: &Listed| match object.name {
+            ObjectName::Base(epoch) => Some(epoch),
+            _ => None,
+        };
+        let newest = listed.iter().filter_map(base).max();
+        let oldest_writer = listed.iter().filter_map(|object| writer(object.name)).min();
+        let mut bases = Vec::new();
+        let mut next = newest;
+        while let Some(epoch) = next {
+            let BaseRecord { txid, before, .. } = self.base(epoch).await?;
+            if bases.is_empty() {
+                bases.push((epoch, Txid(txid)));
+            }
+            bases.extend(before.iter().map(|&(epoch, base)| (Epoch(epoch), Txid(base))));
+            let is_needed = |last: &Epoch| oldest_writer.is_some_and(|writer| *last > writer);
+            let last = before.get(NAMED - 1).map(|last| Epoch(last.0));
+            next = last.filter(is_needed);
+        }
+        let inventory = of_history(&listed, bases.iter().copied());
+        Ok(History { inventory, listed, bases })
+    }
+
+    /// What the replica holds as history.
+    ///
+    /// # Errors
+    /// As [`history`](Self::history).
+    pub async fn inventory(&self) -> Result<Inventory, ReplicaError> {
+        Ok(self.history().await?.inventory)
+    }
+
+    async fn base(&self, epoch: Epoch) -> Result<BaseRecord, ReplicaError> {
+        let read = self.store.get(&ObjectName::Base(epoch)).await;
+        let bytes = read.map_err(|error| ObjectError::unread(ObjectName::Base(epoch), error))?;
+        Ok(BaseRecord::decode(epoch, &bytes)?)
+    }
+
+    /// Says what an epoch continues: the tip, or, where none can be continued, all that is there. What
+    /// the replica holds as history then.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Taken`] when somebody has written another base for it.
+    pub async fn continue_with(
+        &self,
+        epoch: Epoch,
+        holder: &Holder,
+        history: &History,
+        tip: Option<&Tip>,
+    ) -> Result<Inventory, ReplicaError> {
+        let txid = match tip {
+            Some(tip) => tip.reached.txid,
+            None => history.inventory.max_txid().unwrap_or(Txid(0)),
+        };
+        let before = history.bases.iter().take(NAMED).map(|&(epoch, base)| (epoch.0, base.0));
+        let record = BaseRecord {
+            epoch: epoch.0,
+            holder: holder.clone(),
+            generation: tip.map(|tip| tip.generation.to_string()),
+            txid: txid.0,
+            state: tip.map(|tip| tip.reached.state.to_string()),
+            before: before.collect(),
+        };
+        let name = ObjectName::Base(epoch);
+        let bytes = seal(&record).map_err(|error| ObjectError::damaged(name, error))?;
+        match self.store.create(&name, Body::Bytes(bytes)).await {
+            Err(error) if error.kind == StoreErrorKind::AlreadyExists => {
+                Err(ReplicaError::Taken(epoch))
+            }
+            other => {
+                other?;
+                Ok(history.cut(epoch, txid))
+            }
+        }
+    }
+}
+
+/// Whose records an object holds.
+fn writer(name: ObjectName) -> Option<Epoch> {
+    match name {
+        ObjectName::Manifest(name) => Some(name.epoch),
+        ObjectName::Segment(name) => Some(name.epoch),
+        _ => None,
+    }
+}

@@ -1,0 +1,189 @@
+//! The lane of segments: several are under way at once, and what is durable is what is stored with all
+//! before it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use genesis_wal::id::Txid;
+use genesis_wal::name::SegmentName;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{ShipError, Shipment, check};
+use crate::replica::{Fence, UNDER_WAY};
+use crate::replicate::spool::Spool;
+use crate::store::{Body, Store, StoreError, StoreErrorKind};
+
+/// Ships segments.
+pub struct Lane {
+    store: Arc<dyn Store>,
+    fence: Fence,
+    spool: Spool,
+    durable: watch::Sender<Option<Txid>>,
+    under_way: VecDeque<UnderWay>,
+    /// What is stored with all before it, and not known to be ours for good.
+    stored: Vec<Stored>,
+    /// The look that makes the front of it durable.
+    look: Option<Look>,
+    /// Whether what is stored now makes a state that can be restored.
+    counts: bool,
+}
+
+/// A shipment that was begun. It is given up when this is dropped.
+struct UnderWay {
+    task: JoinHandle<Result<Stored, StoreError>>,
+}
+
+/// What a shipment has stored.
+enum Stored {
+    Segment(SegmentName),
+    /// A snapshot that a line begins with; one that was given up has stored nothing.
+    Snapshot(Option<Txid>),
+}
+
+/// A look for other writers, and how much of what is stored was stored before it began.
+struct Look {
+    covers: usize,
+    finding: Pin<Box<dyn Future<Output = Result<(), ShipError>> + Send>>,
+}
+
+/// What comes next.
+enum Event {
+    Shipment(Option<Shipment>),
+    Stored(Stored),
+    Alone,
+}
+
+impl Lane {
+    /// A lane that is empty.
+    pub fn new(
+        store: Arc<dyn Store>,
+        fence: Fence,
+        spool: Spool,
+        durable: watch::Sender<Option<Txid>>,
+    ) -> Self {
+        Self {
+            store,
+            fence,
+            spool,
+            durable,
+            under_way: VecDeque::new(),
+            stored: Vec::new(),
+            look: None,
+            counts: true,
+        }
+    }
+
+    /// Ships until the queue is closed and everything in it is durable.
+    ///
+    /// # Errors
+    /// [`ShipError`].
+    pub async fn ship(mut self, mut queue: UnboundedReceiver<Shipment>) -> Result<(), ShipError> {
+        let mut is_open = true;
+        while is_open || !self.under_way.is_empty() || self.look.is_some() {
+            match self.next(&mut queue, is_open).await? {
+                Event::Shipment(Some(shipment)) => self.begin(shipment),
+                Event::Shipment(None) => is_open = false,
+                Event::Stored(stored) => self.stored.push(stored),
+                Event::Alone => self.settle(),
+            }
+            self.look();
+        }
+        Ok(())
+    }
+
+    async fn next(
+        &mut self,
+        queue: &mut UnboundedReceiver<Shipment>,
+        is_open: bool,
+    ) -> Result<Event, ShipError> {
+        let has_room = is_open && self.under_way.len() < UNDER_WAY;
+        tokio::select! {
+            shipment = queue.recv(), if has_room => Ok(Event::Shipment(shipment)),
+            stored = front(&mut self.under_way) => {
+                self.under_way.pop_front();
+                Ok(Event::Stored(stored?))
+            }
+            found = finding(&mut self.look) => found.map(|()| Event::Alone),
+        }
+    }
+
+    fn begin(&mut self, shipment: Shipment) {
+        let task = match shipment {
+            Shipment::Segment(name) => {
+                let (store, path) = (Arc::clone(&self.store), self.spool.path(&name));
+                tokio::spawn(async move {
+                    store.create(&name.into(), Body::File(path)).await?;
+                    Ok(Stored::Segment(name))
+                })
+            }
+            Shipment::Snapshot(stored) => {
+                tokio::spawn(async move { Ok(Stored::Snapshot(stored.await.ok())) })
+            }
+        };
+        self.under_way.push_back(UnderWay { task });
+    }
+
+    /// Begins to look for other writers, if something waits for it.
+    fn look(&mut self) {
+        if self.look.is_none() && !self.stored.is_empty() {
+            let fence = self.fence.clone();
+            let finding = Box::pin(async move { check(&fence).await });
+            self.look = Some(Look { covers: self.stored.len(), finding });
+        }
+    }
+
+    /// Nobody had taken over when the look was made: what was stored before it is durable.
+    fn settle(&mut self) {
+        let Some(Look { covers, .. }) = self.look.take() else { return };
+        for stored in self.stored.drain(..covers) {
+            match stored {
+                Stored::Snapshot(stored) => {
+                    // A line without its snapshot is no state that could be restored.
+                    self.counts = stored.is_some();
+                    if let Some(txid) = stored {
+                        advance(&self.durable, txid);
+                    }
+                }
+                Stored::Segment(name) => {
+                    if self.counts {
+                        advance(&self.durable, name.last);
+                    }
+                    tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
+                    if let Err(error) = self.spool.remove(&name) {
+                        tracing::warn!(%name, %error, "cannot remove a shipped segment from the spool");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn advance(durable: &watch::Sender<Option<Txid>>, txid: Txid) {
+    durable.send_modify(|durable| *durable = (*durable).max(Some(txid)));
+}
+
+/// What the first shipment under way has stored; never, while there is none.
+async fn front(under_way: &mut VecDeque<UnderWay>) -> Result<Stored, StoreError> {
+    let Some(first) = under_way.front_mut() else { return std::future::pending().await };
+    (&mut first.task).await.unwrap_or_else(|died| {
+        let (action, subject, source) = ("store", "a segment".to_owned(), died.into());
+        Err(StoreError { kind: StoreErrorKind::Permanent, action, subject, retry_after: 0, source })
+    })
+}
+
+/// What a look has found; never, while there is none.
+async fn finding(look: &mut Option<Look>) -> Result<(), ShipError> {
+    match look {
+        Some(look) => look.finding.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,3 @@
+//! One writer per replica: whoever writes, whenever, there is one history.
+
+mod protocol;
