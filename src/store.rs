@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_wal::name::ObjectName;
+use genesis_wal::time::Micros;
 use thiserror::Error;
 
 pub use file::FileStore;
@@ -67,6 +68,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the place cannot be read; never because it is empty.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
+
+    /// When this machine was started, by the place's own clock: what that said last, less
+    /// [`clock::since_boot`](crate::clock::since_boot) then. `None` where it has none, or has said
+    /// nothing yet.
+    fn booted_at(&self) -> Option<Micros> {
+        None
+    }
 }
 
 /// The bytes of an object to store.

@@ -2,6 +2,7 @@
 //! committed, and hands sealed segments to the shipper. What is to be done when is the engine's to say.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use super::times::Times;
 use super::watch::{Alarm, Waker, Watch};
 use crate::replica::Tip;
 use crate::sqlite::{Held, Source, SourceError};
+use crate::store::Store;
 use crate::{clock, telemetry};
 
 /// How often a database that is not there yet is looked for.
@@ -90,6 +92,8 @@ pub struct Follower {
     pub audit_interval: Option<Duration>,
     /// With so many bytes in the WAL the write lock may be taken to empty it.
     pub wal_limit: Option<u64>,
+    /// The replica's place, of whose clock is heard.
+    pub store: Arc<dyn Store>,
     /// The folder of local state.
     pub folder: PathBuf,
     /// What an unfinished snapshot has left.
@@ -176,7 +180,7 @@ impl Follower {
             self.outbox.segment(name)?;
         }
         let not_before = tip.map_or(Micros(0), |tip| tip.reached.time);
-        let mut times = Times::begin(&self.folder, not_before);
+        let mut times = Times::begin(&self.folder, not_before, Arc::clone(&self.store));
         let setup = Setup {
             epoch,
             interval: self.snapshot_interval,

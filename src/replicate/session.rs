@@ -120,6 +120,7 @@ impl Session {
             sync_interval: options.sync_interval,
             snapshot_interval: options.snapshot_interval,
             audit_interval: options.audit_interval,
+            store: Arc::clone(&options.store),
             folder: folder.path().to_owned(),
             kept: kept.clone(),
             wal_limit: options.wal_limit,

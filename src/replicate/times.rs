@@ -4,6 +4,7 @@ mod commit_clock;
 mod kept;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use genesis_wal::time::Micros;
@@ -11,6 +12,7 @@ use genesis_wal::time::Micros;
 pub use self::commit_clock::{CommitClock, Given, Reading, Standing};
 use self::kept::Kept;
 use crate::clock;
+use crate::store::Store;
 
 /// So far the time may have been steered before the file says so.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
@@ -19,6 +21,8 @@ const KEPT_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Times {
     clock: CommitClock,
+    /// A witness, where it has a clock of its own.
+    store: Arc<dyn Store>,
     told: Standing,
     kept: Option<Kept>,
     /// What the next process on this machine goes on from.
@@ -28,18 +32,18 @@ pub struct Times {
 impl Times {
     /// Times after `floor`, the last one that is recorded. What outlasts this process is in `folder`.
     #[must_use]
-    pub fn begin(folder: &Path, floor: Micros) -> Self {
+    pub fn begin(folder: &Path, floor: Micros, store: Arc<dyn Store>) -> Self {
         let (kept, last) = Kept::open(folder).unzip();
         let last = last.flatten();
-        let clock = CommitClock::begin(&reading(), floor, last);
-        let mut times = Self { clock, told: Standing::Together, kept, written: last };
+        let clock = CommitClock::begin(&reading(&*store), floor, last);
+        let mut times = Self { clock, store, told: Standing::Together, kept, written: last };
         times.look();
         times
     }
 
     /// The time now.
     pub fn now(&mut self) -> Micros {
-        let (time, standing) = self.clock.read(&reading());
+        let (time, standing) = self.clock.read(&reading(&*self.store));
         self.tell(standing);
         time
     }
@@ -93,7 +97,9 @@ impl Times {
     }
 }
 
-/// A folder has no clock of its own that could be a witness.
-fn reading() -> Reading {
-    Reading { boot: clock::since_boot(), wall: clock::wall(), witness: None }
+fn reading(store: &dyn Store) -> Reading {
+    let (boot, wall) = (clock::since_boot(), clock::wall());
+    let boot_micros = u64::try_from(boot.as_micros()).unwrap_or(u64::MAX);
+    let witness = store.booted_at().map(|at| Micros(at.0.saturating_add(boot_micros)));
+    Reading { boot, wall, witness }
 }

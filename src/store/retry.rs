@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_wal::name::ObjectName;
+use genesis_wal::time::Micros;
 
 use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
 use crate::{clock, durable};
@@ -69,6 +70,10 @@ impl Store for Retrying {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         persist(self.persistence, || self.store.list(prefix)).await
+    }
+
+    fn booted_at(&self) -> Option<Micros> {
+        self.store.booted_at()
     }
 }
 

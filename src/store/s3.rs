@@ -5,6 +5,7 @@
 //! | `address` | what an address means |
 //! | `keys` | credentials that are given, and told to nobody |
 //! | `connect` | the client: credentials, region, what is never done |
+//! | `date` | what its clock says |
 //! | `requests` | what is asked for, how often, and how long it may take |
 //! | `upload` | storing, whole or in parts |
 //! | `failure` | what a failed request means |
@@ -15,6 +16,7 @@
 
 mod address;
 mod connect;
+mod date;
 mod failure;
 mod keys;
 mod requests;
@@ -33,12 +35,14 @@ use aws_sdk_s3::types::EncodingType;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::{Bytes, BytesMut};
 use genesis_wal::name::ObjectName;
+use genesis_wal::time::Micros;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 pub use self::address::S3Address;
 use self::address::decoded;
 use self::connect::connect;
+use self::date::Dates;
 use self::failure::{Failure, Meaning};
 pub use self::keys::Keys;
 use self::requests::{ANSWER, Requests, Verb, deadline};
@@ -56,6 +60,7 @@ pub struct S3Store {
     client: Mutex<Option<Client>>,
     conditions: OnceCell<Conditions>,
     requests: Requests,
+    dates: Dates,
 }
 
 /// What the service makes of a condition on a name.
@@ -81,7 +86,8 @@ impl S3Store {
     #[must_use]
     pub fn new(address: S3Address) -> Self {
         let (client, conditions) = (Mutex::default(), OnceCell::new());
-        Self { address, keys: None, client, conditions, requests: Requests::default() }
+        let (requests, dates) = (Requests::default(), Dates::default());
+        Self { address, keys: None, client, conditions, requests, dates }
     }
 
     /// A store at this address, with these keys.
@@ -98,7 +104,8 @@ impl S3Store {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        Ok(client.insert(connect(&self.address, self.keys.as_ref()).await?).clone())
+        let connected = connect(&self.address, self.keys.as_ref(), self.dates.clone()).await?;
+        Ok(client.insert(connected).clone())
     }
 
     /// Makes one request, within a deadline.
@@ -367,6 +374,10 @@ impl Store for S3Store {
         found.dedup();
         let parse = |(key, size): (String, u64)| Some(Listed { name: key.parse().ok()?, size });
         Ok(found.into_iter().filter_map(parse).collect())
+    }
+
+    fn booted_at(&self) -> Option<Micros> {
+        self.dates.booted_at()
     }
 }
 

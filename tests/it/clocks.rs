@@ -5,7 +5,9 @@ use genesis_wal::time::Micros;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Application, Process, Sandbox, Sqlite, WallClock, contents, contents_of};
+use crate::support::{
+    Application, Ended, Process, Sandbox, Server, Sqlite, WallClock, contents, contents_of,
+};
 
 const TEN_YEARS: i64 = 10 * 365 * 86_400;
 
@@ -43,19 +45,9 @@ impl Machine {
         self.moments.push((clock::wall(), contents(&self.watcher)));
     }
 
-    fn transactions(&self) -> Vec<Value> {
-        let replica = self.sandbox.replica.to_str().unwrap();
-        let listed = self.sandbox.run(&["list", replica, "--transactions", "--json"]);
-        let listed: Value = serde_json::from_str(&listed.expect_code(0).stdout).unwrap();
-        let lines = listed["generations"].as_array().unwrap();
-        assert_eq!(lines.len(), 1);
-        lines[0]["transactions"].as_array().unwrap().clone()
-    }
-
     fn times(&self) -> Vec<Micros> {
-        let transactions = self.transactions();
-        let times = transactions.iter().map(|row| row["time"].as_str().unwrap());
-        times.map(parse).collect()
+        let replica = self.sandbox.replica.to_str().unwrap();
+        times(self.sandbox.run(&["list", replica, "--transactions", "--json"]))
     }
 
     /// Every transaction has a time, none an earlier one than that before it.
@@ -75,6 +67,15 @@ impl Machine {
         let times = self.times();
         assert!(times[0] >= self.began && times.last() < Some(&clock::wall()), "{times:?}");
     }
+}
+
+/// The times that `list --transactions` tells of the only generation.
+fn times(listed: Ended) -> Vec<Micros> {
+    let listed: Value = serde_json::from_str(&listed.expect_code(0).stdout).unwrap();
+    let lines = listed["generations"].as_array().unwrap();
+    assert_eq!(lines.len(), 1);
+    let transactions = lines[0]["transactions"].as_array().unwrap();
+    transactions.iter().map(|row| parse(row["time"].as_str().unwrap())).collect()
 }
 
 fn parse(time: &str) -> Micros {
@@ -144,5 +145,29 @@ fn a_machine_that_is_told_the_time_when_it_runs() {
     for (txid, time) in (2..).zip(&times[1..]) {
         let (_, said) = machine.sandbox.restore(&["--timestamp", &time.to_string()]);
         assert!(said.contains(&format!("as of transaction {txid},")), "{said}");
+    }
+}
+
+/// An object store has a clock of its own, which tells that the machine's is wrong.
+#[test]
+fn it_is_wrong_from_the_start_and_the_store_knows_the_time() {
+    for seconds in [3600, -3600] {
+        let (sandbox, began) = (Sandbox::with_database(), clock::wall());
+        let address = Server::ministack().address();
+        let wall_clock = WallClock::new(&sandbox.path("logs"));
+        wall_clock.set(seconds);
+        let mut replicate = Process::command(["replicate", "--db"]);
+        replicate.arg(&sandbox.db).args(["--replica", &address]).envs(Server::credentials());
+        let mut replicator = sandbox.start(wall_clock.give(&mut replicate));
+        replicator.wait_until_followed();
+        replicator.wait_for_log("a snapshot is stored");
+        sandbox.application(Sqlite::Shell).run("INSERT INTO t VALUES('second');");
+        replicator.stop();
+        let mut list = Process::command(["list", &address, "--transactions", "--json"]);
+        let times = times(sandbox.start(list.envs(Server::credentials())).wait());
+        assert_eq!(times.len(), 2);
+        // Its answers tell whole seconds, rounded down.
+        let (from, to) = (Micros(began.0 - 2_000_000), clock::wall());
+        assert!(times.iter().all(|time| (from..to).contains(time)), "{times:?}");
     }
 }

@@ -17,6 +17,7 @@ use aws_sdk_s3::error::BoxError;
 use tokio::time::timeout;
 
 use super::address::{S3Address, is_in_the_clear};
+use super::date::Dates;
 use super::failure::{Failure, Meaning};
 use super::keys::Keys;
 use super::requests::{ANSWER, CONNECT};
@@ -27,11 +28,16 @@ const NO_CREDENTIALS: &str = "there are no credentials: set AWS_ACCESS_KEY_ID an
 
 const NO_REGION: &str = "there is no region: say region=… in the address, or set AWS_REGION, or name a profile with one";
 
-/// Makes the client: credentials are found and read, nothing is asked of the service.
+/// Makes the client: credentials are found and read, nothing is asked of the service. What its answers
+/// say of the time goes into `dates`.
 ///
 /// # Errors
 /// [`Meaning::Denied`] when there are no credentials or no region.
-pub async fn connect(address: &S3Address, keys: Option<&Keys>) -> Result<Client, Failure> {
+pub async fn connect(
+    address: &S3Address,
+    keys: Option<&Keys>,
+    dates: Dates,
+) -> Result<Client, Failure> {
     if address.is_in_the_clear() {
         tracing::warn!(
             endpoint = address.endpoint,
@@ -53,6 +59,7 @@ pub async fn connect(address: &S3Address, keys: Option<&Keys>) -> Result<Client,
     prove(&provider.ok_or_else(|| Failure::found(Meaning::Denied, NO_CREDENTIALS))?).await?;
     let mut builder = Builder::from(&config)
         .force_path_style(address.force_path_style)
+        .interceptor(dates)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
     if let Some(endpoint) = &address.endpoint {
         builder = builder.endpoint_url(endpoint);

@@ -7,12 +7,16 @@ use genesis_replicate::clock;
 /// Nothing in these tests takes this long unless it never comes.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// The same, where gigabytes are written.
+const LARGE_DEADLINE: Duration = Duration::from_mins(10);
+
 /// Looks again and again until there is something to see.
 ///
 /// # Panics
 /// When there is nothing by the deadline; `what` says what was waited for.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = clock::monotonic() + DEADLINE;
+    let is_large = setting("GENESIS_LARGE").is_some();
+    let deadline = clock::monotonic() + if is_large { LARGE_DEADLINE } else { DEADLINE };
     loop {
         if let Some(seen) = look() {
             return seen;
