@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
 
 use self::args::{Args, Command};
@@ -26,6 +27,7 @@ use self::databases::Configuration;
 use self::exit::{Code, Failure};
 use self::place::Place;
 use crate::replica::Replica;
+use crate::store::Store;
 use crate::store::retry::{Persistence, Retrying};
 use crate::{sqlite, telemetry};
 
@@ -34,7 +36,8 @@ use crate::{sqlite, telemetry};
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => {
+        Err(mut error) => {
+            hide_secrets(&mut error);
             // Help and version go to standard output and are no failures.
             let code = if error.use_stderr() { Code::USAGE } else { Code::DONE };
             error.print().ok();
@@ -48,6 +51,17 @@ pub fn main() -> ExitCode {
             failure.report(&mut std::io::stderr().lock()).ok();
             failure.code.into()
         }
+    }
+}
+
+/// Leaves out of an error what was typed, where that is an address with credentials.
+fn hide_secrets(error: &mut clap::Error) {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
+        && value.contains('@')
+        && let Some((scheme, _)) = value.split_once("://")
+    {
+        let hidden = ContextValue::String(format!("{scheme}://…"));
+        error.insert(ContextKind::InvalidValue, hidden);
     }
 }
 
@@ -80,9 +94,42 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Opens the replica in a place, to read it.
 async fn open(place: &Place) -> Result<Replica, Failure> {
-    let store = Retrying::new(place.store(), Persistence::For(PATIENCE));
-    let opened = Replica::open(Arc::new(store)).await;
+    let opened = Replica::open(patient_store(place)).await;
     opened.map_err(|error| Failure::from(error).context(format!("cannot use {place}")))
+}
+
+fn patient_store(place: &Place) -> Arc<dyn Store> {
+    Arc::new(Retrying::new(place.store(), Persistence::For(PATIENCE)))
+}
+
+/// What is in a place for a replica.
+enum Found {
+    /// A replica.
+    Replica(Replica),
+    /// Provably no state that could be restored, and none that is lost; why.
+    Nothing(&'static str),
+}
+
+/// Opens the replica in a place where there may be none yet.
+async fn open_unless_empty(place: &Place) -> Result<Found, Failure> {
+    let replica = match open(place).await {
+        Err(failure) if failure.code == Code::NOTHING => {
+            // Objects without a description are a damaged replica, and not none.
+            let is_empty = patient_store(place).list("").await?.is_empty();
+            return if is_empty {
+                Ok(Found::Nothing("there is no replica yet"))
+            } else {
+                Err(failure)
+            };
+        }
+        other => other?,
+    };
+    let is_empty = replica.inventory().await?.generations().next().is_none();
+    Ok(if is_empty {
+        Found::Nothing("the replica holds nothing yet")
+    } else {
+        Found::Replica(replica)
+    })
 }
 
 /// A variable of the environment.

@@ -1,25 +1,31 @@
 //! The application that `exec` runs: its signals and its end.
 
+mod orphans;
+mod signals;
+
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{self, SignalKind};
+
+use self::orphans::Orphans;
+pub use self::signals::{Arrived, Signals};
 
 /// A running application.
 ///
-/// On a terminal it stays in our process group, so that it can read the terminal and gets the signals
-/// that the keyboard makes by itself; elsewhere it leads a group of its own, to which every signal is
-/// sent on.
+/// Where there is a terminal it stays in our process group, so that it can use the terminal as if it
+/// had been started by itself. The signals that the terminal makes reach it without us then, and the
+/// others are sent on to it. Elsewhere it leads a group of its own, to which every signal is sent on.
 #[derive(Debug)]
 pub struct Application {
     child: Child,
     pid: Pid,
-    own_group: bool,
+    has_own_group: bool,
     signals: Signals,
+    orphans: Option<Orphans>,
 }
 
 /// How an application ended.
@@ -36,22 +42,27 @@ impl Ended {
 }
 
 impl Application {
-    /// Starts a command with its arguments. It is sent what comes of `signals`, also what has come.
+    /// Starts a command with its arguments, without some variables of the environment. It is sent what
+    /// comes of `signals`, also what has come.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(command: &[OsString], signals: Signals) -> io::Result<Self> {
+    pub fn start(command: &[OsString], withheld: &[&str], signals: Signals) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let own_group = !io::stdin().is_terminal();
+        let has_own_group = !signals::has_terminal();
         let mut command = Command::new(program);
         command.args(arguments);
-        if own_group {
+        for name in withheld {
+            command.env_remove(name);
+        }
+        if has_own_group {
             command.process_group(0);
         }
         let child = command.spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self { child, pid, own_group, signals })
+        let orphans = Orphans::if_ours(pid)?;
+        Ok(Self { child, pid, has_own_group, signals, orphans })
     }
 
     /// Waits for the end, and sends on the signals that come until then.
@@ -63,13 +74,13 @@ impl Application {
             tokio::select! {
                 status = self.child.wait() => return status.map(Ended),
                 signal = self.signals.next() => self.send(signal),
+                () = orphans::reap(&mut self.orphans) => {}
             }
         }
     }
 
-    fn send(&self, signal: Signal) {
-        let from_keyboard = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&signal);
-        let sent = match (self.own_group, from_keyboard) {
+    fn send(&self, Arrived { signal, by_terminal }: Arrived) {
+        let sent = match (self.has_own_group, by_terminal) {
             (true, _) => kill_process_group(self.pid, signal),
             (false, true) => return,
             (false, false) => kill_process(self.pid, signal),
@@ -77,43 +88,5 @@ impl Application {
         if let Err(error) = sent {
             tracing::debug!(?signal, %error, "the application is gone");
         }
-    }
-}
-
-/// The signals that an application is told of.
-#[derive(Debug)]
-pub struct Signals {
-    streams: Vec<(Signal, unix::Signal)>,
-}
-
-impl Signals {
-    /// Begins to listen: from here on these signals end nothing by themselves.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn listen() -> io::Result<Self> {
-        let signals = [
-            Signal::TERM,
-            Signal::INT,
-            Signal::HUP,
-            Signal::QUIT,
-            Signal::USR1,
-            Signal::USR2,
-            Signal::WINCH,
-        ];
-        let listen =
-            |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
-        Ok(Self { streams: signals.into_iter().map(listen).collect::<io::Result<_>>()? })
-    }
-
-    async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            let arrived = self.streams.iter_mut().find_map(|(signal, stream)| {
-                matches!(stream.poll_recv(context), std::task::Poll::Ready(Some(())))
-                    .then_some(*signal)
-            });
-            arrived.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
-        })
-        .await
     }
 }

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 pub use file::FileStore;
 pub use memory::{MemoryStore, Objects};
-pub use s3::{Keys, S3Address, S3Store};
+pub use s3::{CREDENTIAL_VARIABLES, Keys, S3Address, S3Store};
 
 /// A place for a replica's objects.
 #[async_trait]

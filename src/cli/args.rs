@@ -151,6 +151,19 @@ pub struct ExecArgs {
     #[command(flatten)]
     pub replicate: ReplicateArgs,
 
+    /// Restore a database that does not exist before the application starts. Where its replica holds
+    /// nothing, the application starts without; where it cannot be asked or is damaged, it does not.
+    #[arg(long)]
+    pub restore_if_missing: bool,
+
+    /// Start the application, without a database, also where the replica cannot be asked.
+    #[arg(long, requires = "restore_if_missing")]
+    pub allow_empty_on_error: bool,
+
+    /// Let the application inherit the credentials of the object store.
+    #[arg(long)]
+    pub pass_credentials: bool,
+
     /// The application and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -1,10 +1,16 @@
 //! `exec`: run an application, ship what it commits, end with its code.
 
+mod missing;
+
+use std::collections::BTreeSet;
+
 use super::args::ExecArgs;
 use super::databases::Configuration;
+use super::environment;
 use super::exit::{Code, Failure};
 use super::followed::Followed;
 use super::replicate::listen;
+use crate::config::Database;
 use crate::exec::{Application, Ended, Signals};
 use crate::shutdown::Shutdown;
 use crate::store::retry::Persistence;
@@ -13,12 +19,23 @@ pub async fn run(args: ExecArgs, configuration: &Configuration) -> Result<Code, 
     let mut shutdown = listen()?;
     let signals = Signals::listen().map_err(cannot_run)?;
     let chosen = configuration.chosen(&args.replicate)?;
-    // The application must start whether the store answers or not.
+    let begun = async {
+        if args.restore_if_missing {
+            missing::restore(&chosen.databases, args.allow_empty_on_error).await?;
+        }
+        // The application must start whether the store answers or not.
+        Followed::start(&chosen.databases, Persistence::Always).await
+    };
     let mut followed = tokio::select! {
-        started = Followed::start(&chosen.databases, Persistence::Always) => started?,
+        begun = begun => begun?,
         signal = shutdown.asked() => return Ok(Code(128 + signal)),
     };
-    let started = Application::start(&args.command, signals);
+    let withheld = if args.pass_credentials { vec![] } else { credentials(&chosen.databases) };
+    if !withheld.is_empty() {
+        let variables = withheld.join(" ");
+        tracing::info!(variables, "withheld from the application; --pass-credentials passes them");
+    }
+    let started = Application::start(&args.command, &withheld, signals);
     let application = started.map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let code = if missing { Code::NOT_FOUND } else { Code::CANNOT_START };
@@ -35,6 +52,13 @@ pub async fn run(args: ExecArgs, configuration: &Configuration) -> Result<Code, 
         }
         Ok(()) => Ok(Code(ended.code())),
     }
+}
+
+/// The variables with the credentials of these databases' replicas, of those that are set.
+fn credentials(databases: &[Database]) -> Vec<&'static str> {
+    let variables = databases.iter().flat_map(|d| d.replica.credential_variables().iter().copied());
+    let set: BTreeSet<_> = variables.filter(|name| environment(name).is_some()).collect();
+    set.into_iter().collect()
 }
 
 /// Waits for the application. It lives on when a database can no longer be followed.

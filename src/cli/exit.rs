@@ -69,6 +69,11 @@ impl Failure {
         Self { error: self.error.context(context), ..self }
     }
 
+    /// The same failure, where it means something else.
+    pub fn with_code(self, code: Code) -> Self {
+        Self { code, ..self }
+    }
+
     /// The same failure, with what to do about it.
     pub fn hinted(self, hint: &'static str) -> Self {
         Self { hint: Some(hint), ..self }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{FileStore, S3Address, S3Store, Store};
+use crate::store::{CREDENTIAL_VARIABLES, FileStore, S3Address, S3Store, Store};
 
 /// A place for a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,14 @@ impl Place {
         match self {
             Self::Folder(folder) => Arc::new(FileStore::new(folder.clone())),
             Self::Bucket(address) => Arc::new(S3Store::new(address.clone())),
+        }
+    }
+
+    /// The variables of the environment that say with which credentials the store is asked.
+    pub fn credential_variables(&self) -> &'static [&'static str] {
+        match self {
+            Self::Folder(_) => &[],
+            Self::Bucket(_) => &CREDENTIAL_VARIABLES,
         }
     }
 

@@ -1,8 +1,8 @@
 //! `restore`: a database as it was after any transaction.
 
-mod display;
+pub mod display;
 
-use genesis_restore::plan::{Plan, PlanError, plan};
+use genesis_restore::plan::{Plan, plan};
 use genesis_restore::target::Target;
 use genesis_wal::id::Txid;
 use genesis_wal::time::Micros;
@@ -13,7 +13,7 @@ use super::args::{IntegrityCheck, Otherwise, RestoreArgs};
 use super::databases::Configuration;
 use super::exit::{Code, Failure};
 use super::replicate::listen;
-use super::{open, print, print_json};
+use super::{Found, open, open_unless_empty, print, print_json};
 use crate::replica::Replica;
 use crate::restore::{Done, Request, RestoreError, restore};
 use crate::sqlite::Check;
@@ -23,18 +23,13 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
     if args.if_exists == Some(Otherwise::Skip) && args.output.exists() {
         return Ok(skip(&args, &format!("{} is there already", args.output.display())));
     }
-    let may_be_empty = args.if_no_replica == Some(Otherwise::Skip);
-    let replica = match open(&place).await {
-        Err(failure) if may_be_empty && failure.code == Code::NOTHING => {
-            // Objects without a description are a damaged replica, and not none.
-            let is_empty = place.store().list("").await?.is_empty();
-            return if is_empty {
-                Ok(skip(&args, "there is no replica yet"))
-            } else {
-                Err(failure)
-            };
+    let replica = if args.if_no_replica == Some(Otherwise::Skip) {
+        match open_unless_empty(&place).await? {
+            Found::Replica(replica) => replica,
+            Found::Nothing(reason) => return Ok(skip(&args, reason)),
         }
-        other => other?,
+    } else {
+        open(&place).await?
     };
     let restored = if args.dry_run {
         show_plan(&replica, &args).await
@@ -46,14 +41,7 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
             signal = shutdown.asked() => Ok(Code(128 + signal)),
         }
     };
-    match restored {
-        Err(RestoreError::Plan(PlanError::NothingToRestore))
-            if may_be_empty && replica.inventory().await?.max_txid().is_none() =>
-        {
-            Ok(skip(&args, "the replica holds nothing yet"))
-        }
-        other => Ok(other?),
-    }
+    Ok(restored?)
 }
 
 fn skip(args: &RestoreArgs, reason: &str) -> Code {

@@ -191,7 +191,7 @@ fn check_free(target: &Path, remove_stale: bool) -> Result<(), RestoreError> {
     match stale(target).next() {
         Some(stale) if !remove_stale => {
             let reason = "SQLite would take this file for a part of the restored database; \
-                          move it away first, or remove it with --force";
+                          move it away first (restore --force removes it)";
             refuse(stale, reason)
         }
         _ => Ok(()),

@@ -44,7 +44,7 @@ use self::address::decoded;
 use self::connect::connect;
 use self::date::Dates;
 use self::failure::{Failure, Meaning};
-pub use self::keys::Keys;
+pub use self::keys::{CREDENTIAL_VARIABLES, Keys};
 use self::requests::{ANSWER, Requests, Verb, deadline};
 use self::upload::{Condition, Content};
 use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};

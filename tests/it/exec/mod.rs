@@ -1,11 +1,13 @@
 //! `exec`: the application's own end, and everything that it committed.
 
+mod missing;
+mod signals;
+mod surroundings;
+
 use std::fs::File;
 use std::process::Stdio;
 
-use rustix::process::Signal;
-
-use crate::support::{Ended, Sandbox, Sqlite, contents_of, wait_until};
+use crate::support::{Ended, Sandbox, Sqlite, contents_of};
 
 /// Runs an application to its end.
 fn exec(sandbox: &Sandbox, application: &[&str]) -> Ended {
@@ -110,40 +112,6 @@ os._exit(5)
     assert_eq!(contents.lines().count(), 102, "{contents}");
 }
 
-/// The signal goes to the application, whose handler commits once more.
-fn the_signal_reaches_the_application(signal: Signal) {
-    let sandbox = Sandbox::with_database();
-    let application = "
-import os, signal, sqlite3, sys
-c = sqlite3.connect(os.environ['DB'], isolation_level=None)
-def end(number, frame):
-    c.execute(\"INSERT INTO t VALUES('farewell')\")
-    os._exit(128 + number)
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, end)
-print('ready', file=sys.stderr, flush=True)
-while True:
-    signal.pause()
-";
-    let mut command = sandbox.exec_command(&[], &["python3", "-c", application]);
-    let mut process = sandbox.start(command.env("DB", &sandbox.db));
-    process.wait_for_log("ready");
-    process.signal(signal);
-    process.wait().expect_code(128 + signal.as_raw());
-    assert!(contents_of(&sandbox.restore(&[]).0).contains("farewell"));
-}
-
-#[test]
-fn term_reaches_the_application() {
-    the_signal_reaches_the_application(Signal::TERM);
-}
-
-#[test]
-fn int_and_hup_reach_the_application() {
-    the_signal_reaches_the_application(Signal::INT);
-    the_signal_reaches_the_application(Signal::HUP);
-}
-
 #[test]
 fn a_replica_that_cannot_be_reached_at_the_end() {
     let sandbox = Sandbox::with_database();
@@ -192,20 +160,4 @@ fn a_replica_that_goes_away_and_comes_back() {
         let (restored, _) = sandbox.restore(&["--txid", &txid.to_string()]);
         assert_eq!(contents_of(&restored).matches("\nt '").count() as u64, txid);
     }
-}
-
-/// A second signal ends the wait for a replica that does not answer.
-#[test]
-fn a_second_signal_ends_at_once() {
-    let sandbox = Sandbox::with_database();
-    File::create(&sandbox.replica).unwrap();
-    let mut command = sandbox.exec_command(&["--shutdown-timeout", "10m"], &["true"]);
-    let mut process = sandbox.start(&mut command);
-    process.wait_for_log("the application ended");
-    // Until its handler is in place, the first may fall on deaf ears.
-    let ended = wait_until("the end", || {
-        process.signal(Signal::TERM);
-        process.ended()
-    });
-    ended.expect_code(75).expect_words(&["told to end at once"]);
 }

@@ -1,0 +1,75 @@
+//! The signals that an application is told of, and who made them.
+
+use std::fs::File;
+use std::io;
+use std::thread;
+
+use rustix::process::Signal;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+use tokio::sync::mpsc;
+
+/// Those that are sent on.
+const SENT_ON: [Signal; 7] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+];
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    /// Which.
+    pub signal: Signal,
+    /// The kernel made it: a key, a hangup or a new size of the terminal, for its whole process group.
+    pub by_terminal: bool,
+}
+
+/// The signals that come, in order.
+#[derive(Debug)]
+pub struct Signals {
+    arrived: mpsc::UnboundedReceiver<Arrived>,
+}
+
+impl Signals {
+    /// Begins to listen: from here on these signals end nothing by themselves.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen() -> io::Result<Self> {
+        let numbers = SENT_ON.map(Signal::as_raw);
+        let mut origins = SignalsInfo::<WithOrigin>::new(numbers)?;
+        let (sender, arrived) = mpsc::unbounded_channel();
+        let run = move || {
+            for Origin { signal, cause, .. } in &mut origins {
+                let signal = SENT_ON.into_iter().find(|known| known.as_raw() == signal);
+                let by_terminal = matches!(cause, Cause::Kernel);
+                let told = signal.map(|signal| sender.send(Arrived { signal, by_terminal }));
+                if matches!(told, Some(Err(_))) {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(run)?;
+        Ok(Self { arrived })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Arrived {
+        match self.arrived.recv().await {
+            Some(arrived) => arrived,
+            // The thread lives as long as this.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Whether this process has a terminal that can make signals for it.
+pub fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
