@@ -1,6 +1,7 @@
 //! The command line: what was typed (`args`), what it means (`place`, `databases`), and running it.
 
 pub(crate) mod args;
+mod check;
 mod checkpoint;
 mod config;
 mod databases;
@@ -79,6 +80,7 @@ fn run(args: Args) -> Result<Code, Failure> {
             Command::Exec(args) => exec::run(args, &configuration).await,
             Command::Replicate(args) => replicate::run(args, &configuration).await,
             Command::Restore(args) => restore::run(args, &configuration).await,
+            Command::Check(args) => check::run(args, &configuration).await,
             Command::Checkpoint(args) => checkpoint::run(args, &configuration).await,
             Command::List(args) => list::run(args, &configuration).await,
             Command::Config(command) => config::run(&command, &configuration),

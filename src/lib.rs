@@ -1,6 +1,7 @@
 //! Follows an SQLite database's write-ahead log from beside the application, ships every committed
 //! transaction to a replica, and restores the database as it was after any of them.
 
+pub mod check;
 pub mod cli;
 pub mod clock;
 mod config;

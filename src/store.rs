@@ -32,7 +32,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`StoreErrorKind::AlreadyExists`] when the name holds other bytes; they are left alone. Where
     /// [claims](Self::claims) are shared, bytes that another stores at the same moment may be lost.
     /// [`StoreErrorKind::NotFound`] when the body is a file that cannot be read. Into a place that holds
-    /// no `genesis.json` nothing else is stored where that can be known without a request.
+    /// no `genesis.json` nothing else but markers is stored where that can be known without a request.
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError>;
 
     /// A whole object; for those whose size is bounded by their kind.
@@ -75,6 +75,23 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn booted_at(&self) -> Option<Micros> {
         None
     }
+}
+
+/// What is needed to find out what a place can do, and not to follow or restore a database.
+#[async_trait]
+pub trait Examine: Store {
+    /// Removes an object. One that is not there is no failure.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Stores bytes that are not those of which the checksum is sent, under a name that holds none, and
+    /// says whether that is refused, as it should be; `None` where no checksum is sent.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn refuses_damage(&self, name: &ObjectName) -> Result<Option<bool>, StoreError>;
 }
 
 /// The bytes of an object to store.

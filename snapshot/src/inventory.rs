@@ -42,7 +42,10 @@ impl Inventory {
         let mut inventory = Self { cuts: Arc::new(cuts), ..Self::default() };
         for (name, size) in objects {
             match name {
-                ObjectName::Genesis | ObjectName::Base(_) | ObjectName::Claim(_) => {}
+                ObjectName::Genesis
+                | ObjectName::Base(_)
+                | ObjectName::Claim(_)
+                | ObjectName::Marker(_) => {}
                 ObjectName::Manifest(name) => inventory.add_manifest(Listed { name, size }),
                 ObjectName::Pack(name) => {
                     inventory.line_mut(name.generation).packs.push(Listed { name, size });

@@ -105,6 +105,12 @@ pub enum Command {
     )]
     List(ListArgs),
 
+    /// Find out what a replica's place can do, and say in words what is missing.
+    #[command(
+        after_help = "Example:\n  genesis-replicate check 's3://backups/app?region=eu-central-1'"
+    )]
+    Check(CheckArgs),
+
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -167,6 +173,16 @@ pub struct ExecArgs {
     /// The application and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub source: Source,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A replica that is read.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{CREDENTIAL_VARIABLES, FileStore, S3Address, S3Store, Store};
+use crate::store::{CREDENTIAL_VARIABLES, Examine, FileStore, S3Address, S3Store, Store};
 
 /// A place for a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,11 @@ impl Place {
 
     /// The store in this place.
     pub fn store(&self) -> Arc<dyn Store> {
+        self.examined()
+    }
+
+    /// The store in this place, to find out what it can do.
+    pub fn examined(&self) -> Arc<dyn Examine> {
         match self {
             Self::Folder(folder) => Arc::new(FileStore::new(folder.clone())),
             Self::Bucket(address) => Arc::new(S3Store::new(address.clone())),

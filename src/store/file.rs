@@ -10,7 +10,7 @@ use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 use tokio::task::spawn_blocking;
 
-use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, Store, StoreError, StoreErrorKind};
 use crate::durable::{self, Temporary};
 
 /// A store in a local folder, which is created with the first object.
@@ -58,7 +58,7 @@ impl Store for FileStore {
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        let first = *name == ObjectName::Genesis;
+        let first = matches!(name, ObjectName::Genesis | ObjectName::Marker(_));
         let create = move |root: &Path| {
             if !first && !root.join(ObjectName::Genesis.to_string()).is_file() {
                 return Ok(Created::Gone);
@@ -126,6 +126,19 @@ impl Store for FileStore {
     }
 }
 
+#[async_trait]
+impl Examine for FileStore {
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let key = name.to_string();
+        let path = PathBuf::from(&key);
+        self.blocking("remove", key, move |root| remove(&root.join(path))).await
+    }
+
+    async fn refuses_damage(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        Ok(None)
+    }
+}
+
 fn classify(error: &io::Error) -> StoreErrorKind {
     match error.kind() {
         io::ErrorKind::NotFound => StoreErrorKind::NotFound,
@@ -173,6 +186,20 @@ fn create(target: &Path, body: &Body) -> io::Result<Created> {
             durable::sync_parent(target).map(|()| Created::Done)
         }
         other => other.map(|()| Created::Done),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // An empty folder is nobody's object.
+    match path.parent().map(std::fs::remove_dir) {
+        Some(Err(error)) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Some(removed) => removed,
+        None => Ok(()),
     }
 }
 

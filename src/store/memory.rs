@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 
-use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, Store, StoreError, StoreErrorKind};
 
 /// Objects by their keys.
 pub type Objects = BTreeMap<String, Bytes>;
@@ -67,7 +67,8 @@ impl Store for MemoryStore {
                 .map_err(|_unread| failure(StoreErrorKind::NotFound, "store", key.clone()))?,
         };
         let genesis = ObjectName::Genesis.to_string();
-        if key != genesis && !self.change(|objects| objects.contains_key(&genesis)) {
+        let is_part = !matches!(name, ObjectName::Genesis | ObjectName::Marker(_));
+        if is_part && !self.change(|objects| objects.contains_key(&genesis)) {
             return Err(failure(StoreErrorKind::Permanent, "store", key));
         }
         let is_free = !self.change(|objects| objects.contains_key(&key));
@@ -109,5 +110,17 @@ impl Store for MemoryStore {
             let named = objects.iter().filter(|(key, _)| key.starts_with(prefix));
             named.filter_map(listed).collect()
         }))
+    }
+}
+
+#[async_trait]
+impl Examine for MemoryStore {
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.change(|objects| objects.remove(&name.to_string()));
+        Ok(())
+    }
+
+    async fn refuses_damage(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        Ok(None)
     }
 }

@@ -47,7 +47,7 @@ use self::failure::{Failure, Meaning};
 pub use self::keys::{CREDENTIAL_VARIABLES, Keys};
 use self::requests::{ANSWER, Requests, Verb, deadline};
 use self::upload::{Condition, Content};
-use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, Store, StoreError, StoreErrorKind};
 
 /// Bytes compared at once.
 const CHUNK: u64 = 8 << 20;
@@ -238,7 +238,13 @@ impl S3Store {
     async fn conditions(&self, witness: &ObjectName) -> Result<Conditions, Failure> {
         let probe = || async {
             let key = self.address.key(&witness.to_string());
-            let content = Content::Bytes(self.read(&key).await?);
+            let bytes = self.read(&key).await?;
+            // What is not honoured replaces the witness: nothing that was damaged on the way.
+            if self.read(&key).await? != bytes {
+                let reason = "what is there is read differently each time";
+                return Err(Failure::found(Meaning::Passing, reason));
+            }
+            let content = Content::Bytes(bytes);
             match self.put(&key, &content, Condition::NameIsFree).await {
                 Ok(()) => Ok(Conditions::Ignored),
                 Err(failure) => match failure.meaning {
@@ -319,7 +325,7 @@ impl Store for S3Store {
         let content =
             content.map_err(|gone| self.refused(StoreErrorKind::NotFound, &key, gone.into()))?;
         let conditions = match name {
-            ObjectName::Genesis => None,
+            ObjectName::Genesis | ObjectName::Marker(_) => None,
             _ => match self.conditions(&ObjectName::Genesis).await {
                 Err(failure) if failure.meaning == Meaning::NotFound => {
                     let reason = "the replica's genesis.json is gone: was its bucket emptied?";
@@ -378,6 +384,32 @@ impl Store for S3Store {
 
     fn booted_at(&self) -> Option<Micros> {
         self.dates.booted_at()
+    }
+}
+
+#[async_trait]
+impl Examine for S3Store {
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let (name, bucket) = (name.to_string(), &self.address.bucket);
+        let removed = self.ask(Verb::Delete, ANSWER, |client| {
+            client.delete_object().bucket(bucket).key(self.address.key(&name)).send()
+        });
+        match removed.await {
+            Err(failure) if failure.meaning != Meaning::NotFound => {
+                Err(self.failed(Verb::Delete, "remove", &name, failure))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn refuses_damage(&self, name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        let name = name.to_string();
+        match self.put_damaged(&self.address.key(&name)).await {
+            Ok(()) => Ok(Some(false)),
+            // There is nothing to keep off but the damage.
+            Err(failure) if failure.is_refusal() => Ok(Some(true)),
+            Err(failure) => Err(self.failed(Verb::Put, "store", &name, failure)),
+        }
     }
 }
 

@@ -13,7 +13,9 @@ mod support;
 
 mod applications;
 mod audit;
+mod buckets;
 mod checkpoints;
+mod checks;
 mod clocks;
 mod config;
 mod damage;
@@ -27,6 +29,7 @@ mod idle;
 mod kill;
 mod large;
 mod locks;
+mod network;
 mod options;
 mod pages;
 mod places;

@@ -6,6 +6,7 @@
 //! | `genesis.json` | format version and replica id, written once |
 //! | `epochs/<epoch>` | a writer's claim; `epochs/<epoch>-<nonce>` where names can't be claimed |
 //! | `epochs/<epoch>.base` | what that epoch continues |
+//! | `checks/<nonce>` | nothing: whoever tries the place stores it, and removes it |
 //! | `<generation>/snapshots/<txid>-<time>-<epoch>-<attempt>.manifest` | a snapshot |
 //! | `<generation>/packs/<epoch>-<attempt>-<part>.pack` | page blocks of snapshots |
 //! | `<generation>/wal/<level>/<first>-<last>-<time>-<epoch>.seg` | transactions |
@@ -34,6 +35,8 @@ pub enum ObjectName {
     Claim(ClaimName),
     /// What an epoch continues.
     Base(Epoch),
+    /// What is stored to try the place.
+    Marker(u64),
     /// A snapshot.
     Manifest(ManifestName),
     /// Page blocks of snapshots.
@@ -110,6 +113,9 @@ pub struct BadName(pub String);
 /// The prefix of every claim.
 pub const EPOCHS_PREFIX: &str = "epochs/";
 
+/// The prefix of every marker.
+pub const MARKERS_PREFIX: &str = "checks/";
+
 impl From<ClaimName> for ObjectName {
     fn from(name: ClaimName) -> Self {
         Self::Claim(name)
@@ -140,6 +146,7 @@ impl fmt::Display for ObjectName {
             Self::Genesis => f.write_str("genesis.json"),
             Self::Claim(name) => name.fmt(f),
             Self::Base(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}.base"),
+            Self::Marker(nonce) => write!(f, "{MARKERS_PREFIX}{nonce:016x}"),
             Self::Manifest(name) => name.fmt(f),
             Self::Pack(name) => name.fmt(f),
             Self::Segment(name) => name.fmt(f),
@@ -211,6 +218,9 @@ fn parse(key: &str) -> Option<ObjectName> {
             Some(epoch) => ObjectName::Base(epoch.parse().ok()?),
             None => ObjectName::Claim(parse_claim(rest)?),
         });
+    }
+    if folder == "checks" {
+        return parse_digits(rest, 16, 16, "nonce").ok().map(ObjectName::Marker);
     }
     let generation = folder.parse().ok()?;
     match rest.split_once('/')? {
@@ -307,6 +317,7 @@ mod tests {
             ClaimName { epoch, nonce: None }.into(),
             ClaimName { epoch, nonce: Some(0xdef) }.into(),
             ObjectName::Base(epoch),
+            ObjectName::Marker(0xdef),
             manifest.into(),
             ManifestName { repair: 1, ..manifest }.into(),
             pack.into(),
@@ -326,6 +337,7 @@ mod tests {
                 "epochs/0000000004",
                 "epochs/0000000004-0000000000000def",
                 "epochs/0000000004.base",
+                "checks/0000000000000def",
                 "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004-0000000005.manifest",
                 "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004-0000000005-r00001.manifest",
                 "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009.pack",
@@ -369,6 +381,9 @@ mod tests {
             "epochs/0000000004-def",
             "epochs/0000000004-",
             "epochs/0000000004-r00001",
+            "checks/def",
+            "checks/0000000000000DEF",
+            "checks/0000000000000def-r00001",
             "epochs/0000000004-0000000000000def.base",
         ] {
             assert_eq!(text.parse::<ObjectName>(), Err(BadName(text.to_owned())));

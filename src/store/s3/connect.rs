@@ -90,19 +90,19 @@ async fn prove(provider: &SharedCredentialsProvider) -> Result<(), Failure> {
         Ok(Err(error)) => error,
         Err(_elapsed) => return Err(no_credentials_in_time()),
     };
-    let (meaning, reason) = match &error {
-        CredentialsError::CredentialsNotLoaded(_) => (Meaning::Denied, NO_CREDENTIALS),
+    let reason = match &error {
+        CredentialsError::CredentialsNotLoaded(_) => NO_CREDENTIALS.to_owned(),
         CredentialsError::InvalidConfiguration(_) => {
-            (Meaning::Denied, "the AWS configuration cannot be used")
+            format!("the AWS configuration cannot be used: {}", crate::describe(&error))
         }
-        _ => (Meaning::Passing, "the credentials cannot be had"),
+        _ => format!("{NO_CREDENTIALS} ({})", crate::describe(&error)),
     };
-    Err(Failure::found(meaning, format!("{reason}: {}", crate::describe(&error))))
+    Err(Failure::found(Meaning::Denied, reason))
 }
 
 fn no_credentials_in_time() -> Failure {
     let reason = format!("no credentials were found within {} s", ANSWER.as_secs());
-    Failure::found(Meaning::Passing, format!("{reason}; {NO_CREDENTIALS}"))
+    Failure::found(Meaning::Denied, format!("{reason}; {NO_CREDENTIALS}"))
 }
 
 /// Stops requests that others could read on the way. The endpoint may come from the environment, too.

@@ -38,6 +38,8 @@ pub enum Meaning {
     Permanent,
     /// The credentials have run out: there may be others.
     Expired,
+    /// What arrived is not what was sent: try again.
+    Damaged,
     /// The service or the way to it fails: try again.
     Passing,
     /// The answer was lost: try again.
@@ -95,6 +97,11 @@ impl Failure {
         matches!(self.meaning, Meaning::Denied | Meaning::Expired)
     }
 
+    /// Whether the service answered that it does not do such a thing.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.meaning, Meaning::Permanent | Meaning::Damaged)
+    }
+
     /// What it means to who wanted to store, read or list.
     pub fn kind(&self, verb: Verb) -> StoreErrorKind {
         match self.meaning {
@@ -106,6 +113,7 @@ impl Failure {
             Meaning::Taken
             | Meaning::BehindTheEnd
             | Meaning::Expired
+            | Meaning::Damaged
             | Meaning::Passing
             | Meaning::Unanswered => StoreErrorKind::Passing,
         }
@@ -120,12 +128,13 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {}
 
-/// Codes that tell of a bad moment, whatever the status: damage on the way, too much at once.
-const PASSING: [&str; 12] = [
-    "BadDigest",
-    "IncompleteBody",
+/// Codes that tell of a body that is not what its head says.
+const DAMAGED: [&str; 4] =
+    ["BadDigest", "IncompleteBody", "InvalidDigest", "XAmzContentSHA256Mismatch"];
+
+/// Codes that tell of a bad moment, whatever the status.
+const PASSING: [&str; 8] = [
     "InternalError",
-    "InvalidDigest",
     "NoSuchUpload",
     "RequestLimitExceeded",
     "RequestTimeout",
@@ -133,7 +142,6 @@ const PASSING: [&str; 12] = [
     "SlowDown",
     "Throttling",
     "ThrottlingException",
-    "XAmzContentSHA256Mismatch",
 ];
 
 /// What an answer means by its status, and by its code where the status is not enough.
@@ -142,6 +150,7 @@ fn meaning(status: u16, code: &str) -> Meaning {
         (_, "NoSuchBucket") => Meaning::Permanent,
         (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => Meaning::Expired,
         (408 | 425 | 429, _) => Meaning::Passing,
+        (_, code) if DAMAGED.contains(&code) => Meaning::Damaged,
         (_, code) if PASSING.contains(&code) => Meaning::Passing,
         (404, _) => Meaning::NotFound,
         (409 | 412, _) => Meaning::Taken,
@@ -193,8 +202,8 @@ mod tests {
     #[test]
     fn answers_are_told_apart_by_status_and_code() {
         use Meaning::{
-            BehindTheEnd, Denied, Expired, NoConditions, NotFound, Passing, Permanent, Taken,
-            Unanswered,
+            BehindTheEnd, Damaged, Denied, Expired, NoConditions, NotFound, Passing, Permanent,
+            Taken, Unanswered,
         };
         for (status, code, expected) in [
             (404, "NoSuchKey", NotFound),
@@ -210,7 +219,7 @@ mod tests {
             (403, "RequestTimeTooSkewed", Denied),
             (400, "ExpiredToken", Expired),
             (400, "RequestTimeout", Passing),
-            (400, "BadDigest", Passing),
+            (400, "BadDigest", Damaged),
             (400, "InvalidArgument", Permanent),
             (301, "PermanentRedirect", Permanent),
             (405, "MethodNotAllowed", Permanent),

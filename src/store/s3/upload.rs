@@ -140,6 +140,20 @@ impl S3Store {
         put.await.map(|_stored| ())
     }
 
+    /// Stores a byte with the checksum of another, which a store that checks refuses.
+    pub(super) async fn put_damaged(&self, key: &str) -> Result<(), Failure> {
+        let put = self.ask(Verb::Put, deadline(0), |client| {
+            client
+                .put_object()
+                .bucket(&self.address.bucket)
+                .key(key)
+                .checksum_crc32(checksum(b"a"))
+                .body(Bytes::from_static(b"b").into())
+                .send()
+        });
+        put.await.map(|_stored| ())
+    }
+
     async fn put_in_parts(
         &self,
         key: &str,

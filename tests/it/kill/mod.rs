@@ -7,6 +7,7 @@
 mod writer;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use genesis_replicate::clock;
@@ -20,7 +21,7 @@ const KILLS: u64 = 20;
 
 /// What has been restored so far.
 #[derive(Debug)]
-struct Witness<'a> {
+pub struct Witness<'a> {
     sandbox: &'a Sandbox,
     writer: &'a Writer<'a>,
     model: Model,
@@ -28,20 +29,32 @@ struct Witness<'a> {
     seen: BTreeMap<u64, u64>,
 }
 
-impl Witness<'_> {
+impl<'a> Witness<'a> {
+    /// A witness that has seen nothing yet.
+    pub fn new(sandbox: &'a Sandbox, writer: &'a Writer<'a>) -> Self {
+        Self { sandbox, writer, model: Model::new(), seen: BTreeMap::new() }
+    }
+
     /// Restores the latest state: it is the writer's after one transaction, and no older than
     /// `durable` or than anything restored before.
     fn look(&mut self, durable: u64) {
         let (restored, said) = self.sandbox.restore(&[]);
+        let (txid, _) = self.testify(&restored, &said);
+        assert!(txid >= durable, "transaction {durable} was durable, and {txid} is the last");
+    }
+
+    /// A restored state is the writer's after one transaction, and no state before it is another's: its
+    /// transaction, and the writer's.
+    pub fn testify(&mut self, restored: &Path, said: &str) -> (u64, u64) {
         let (_, rest) = said.split_once("as of transaction ").unwrap();
         let txid = rest.split(',').next().unwrap().parse().unwrap();
-        assert!(txid >= durable, "transaction {durable} was durable, and {txid} is the last");
-        let n = Writer::step_of(&restored);
+        let n = Writer::step_of(restored);
         let acknowledged = self.writer.acknowledged();
         assert!(n <= acknowledged + 1, "{n} restored, {acknowledged} acknowledged");
         let what = format!("transaction {txid}, the writer's {n}");
-        assert_same(&contents_of(&restored), &self.model.contents(n), &what);
+        assert_same(&contents_of(restored), &self.model.contents(n), &what);
         self.remember(txid, n);
+        (txid, n)
     }
 
     fn remember(&mut self, txid: u64, n: u64) {
@@ -121,8 +134,7 @@ fn kill_after_kill() {
     let random = run.random();
     let (running, replicator) = (None, None);
     let mut scene = Scene { sandbox: &sandbox, writer: &writer, random, running, replicator };
-    let (model, seen) = (Model::new(), BTreeMap::new());
-    let mut witness = Witness { sandbox: &sandbox, writer: &writer, model, seen };
+    let mut witness = Witness::new(&sandbox, &writer);
 
     let mut durable = 0;
     for _ in 0..setting("GENESIS_KILLS").unwrap_or(KILLS) {

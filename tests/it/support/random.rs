@@ -9,6 +9,11 @@ use super::setting;
 pub struct Random(u64);
 
 impl Random {
+    /// The choices of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A number below `below`.
     pub fn next(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -36,7 +41,7 @@ impl Repeatable {
 
     /// Its choices.
     pub fn random(&self) -> Random {
-        Random(self.0)
+        Random::new(self.0)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Application, Ended, Process, Sqlite, wait_until};
+use super::{Application, Ended, Process, Server, Sqlite, wait_until};
 
 /// A place to work in, which goes with the test.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Sandbox {
     outputs: AtomicU32,
     /// The database.
     pub db: PathBuf,
-    /// Where its replica goes.
+    /// Where its replica goes: a folder, or an address.
     pub replica: PathBuf,
 }
 
@@ -56,6 +56,16 @@ impl Sandbox {
         sandbox
     }
 
+    /// The same place, with its replica in an object store.
+    pub fn with_replica(mut self, address: &str) -> Self {
+        self.replica = address.into();
+        self
+    }
+
+    fn is_in_a_bucket(&self) -> bool {
+        self.replica.starts_with("s3:")
+    }
+
     /// A path in this place.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -74,6 +84,9 @@ impl Sandbox {
 
     /// Starts any command here.
     pub fn start(&self, command: &mut Command) -> Process {
+        if self.is_in_a_bucket() {
+            command.envs(Server::credentials());
+        }
         Process::start(command, &self.path("logs"))
     }
 
@@ -124,10 +137,14 @@ impl Sandbox {
 
     /// The last transaction that can be restored.
     pub fn last_txid(&self) -> Option<u64> {
-        if !self.replica.join("genesis.json").exists() {
+        if !self.is_in_a_bucket() && !self.replica.join("genesis.json").exists() {
             return None;
         }
-        let listing = self.list();
+        let listed = self.run(&["list", self.replica.to_str().unwrap(), "--json"]);
+        if self.is_in_a_bucket() && listed.code == 6 {
+            return None;
+        }
+        let listing: Value = serde_json::from_str(&listed.expect_code(0).stdout).unwrap();
         let windows = listing["generations"].as_array()?.last()?["windows"].as_array()?.clone();
         windows.last()?["last_txid"].as_u64()
     }

@@ -1,0 +1,180 @@
+//! The whole program on object stores.
+
+use std::time::Duration;
+
+use genesis_replicate::clock;
+use rustix::process::Signal;
+
+use crate::support::{
+    Application, Proxy, Sandbox, Server, Sqlite, contents_of, same_bytes, wait_until,
+};
+
+/// Every server that there is here.
+fn servers() -> impl Iterator<Item = &'static Server> {
+    [Some(Server::ministack()), Server::garage()].into_iter().flatten()
+}
+
+/// What is restored is the database, byte for byte.
+fn assert_complete(sandbox: &Sandbox, mut application: Application) {
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    let (restored, _) = sandbox.restore(&[]);
+    assert!(same_bytes(&restored, &sandbox.db));
+}
+
+#[test]
+fn a_writer_its_restarts_and_the_way_back() {
+    for server in servers() {
+        let sandbox = Sandbox::with_database().with_replica(&server.address());
+        let mut application = sandbox.application(Sqlite::Python);
+        let replicator = sandbox.replicate();
+        for n in 0..20 {
+            application.run(&format!("INSERT INTO t VALUES('first run {n}');"));
+        }
+        sandbox.wait_for_txid(21);
+        replicator.kill();
+        application.run("INSERT INTO t VALUES('while nobody looked');");
+        let replicator = sandbox.replicate();
+        application.run("INSERT INTO t VALUES('second run');");
+        let ended = replicator.stop();
+        let said =
+            ended.expect_words(&["everything committed is in the replica", "asked of s3://"]);
+        assert!(said.stderr.contains("PUT") && said.stderr.contains("LIST"), "{}", said.stderr);
+        let (restored, _) = sandbox.restore(&["--txid", "11"]);
+        let contents = contents_of(&restored);
+        assert!(contents.contains("first run 9") && !contents.contains("first run 10"));
+        assert_eq!(sandbox.generations().len(), 1);
+        assert_complete(&sandbox, application);
+    }
+}
+
+#[test]
+fn an_application_under_exec() {
+    for server in servers() {
+        let sandbox = Sandbox::with_database().with_replica(&server.address());
+        let insert = "sqlite3 \"$DB\" \"INSERT INTO t VALUES('quick')\"; exit 3";
+        let mut command = sandbox.exec_command(&[], &["sh", "-c", insert]);
+        sandbox.start(command.env("DB", &sandbox.db)).wait().expect_code(3);
+        assert_complete(&sandbox, sandbox.application(Sqlite::Shell));
+    }
+}
+
+/// Packs of 32 MiB go up in parts.
+#[test]
+fn snapshots_of_a_large_database() {
+    for server in servers() {
+        let sandbox = Sandbox::with_database().with_replica(&server.address());
+        let mut application = sandbox.application(Sqlite::Shell);
+        application.run(
+            "PRAGMA synchronous=OFF; CREATE TABLE big(n INTEGER PRIMARY KEY, photo BLOB);
+             WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 11000)
+             INSERT INTO big SELECT n, randomblob(3500) FROM c;",
+        );
+        let more = ["--snapshot-interval", "1s"];
+        let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+        replicator.wait_until_followed();
+        sandbox.wait_for_txid(1);
+        application.run("UPDATE big SET photo = randomblob(3500) WHERE n % 100 = 0;");
+        wait_until("a second snapshot", || {
+            let listing = sandbox.list();
+            let snapshots = listing["generations"][0]["snapshots"].as_array()?.len();
+            (snapshots > 1).then_some(())
+        });
+        replicator.stop();
+        assert_complete(&sandbox, application);
+    }
+}
+
+#[test]
+fn a_database_without_commits_makes_no_requests() {
+    let server = Server::ministack();
+    let proxy = Proxy::before(server);
+    let sandbox = Sandbox::with_database().with_replica(&proxy.address(&server.address()));
+    let command = ["--log-level", "debug"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&command));
+    replicator.wait_until_followed();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("INSERT INTO t VALUES('second');");
+    replicator.wait_for_log("shipped");
+    replicator.wait_for_log("parked=true");
+    let before = proxy.requests();
+    assert!(before.len() > 5, "{before:?}");
+    clock::rest(Duration::from_secs(4));
+    let asked = proxy.requests().split_off(before.len());
+    assert!(asked.is_empty(), "{asked:?}");
+
+    // It was not asleep; and one small commit is one request.
+    application.run("INSERT INTO t VALUES('third');");
+    sandbox.wait_for_txid(3);
+    replicator.stop();
+    let asked = proxy.requests().split_off(before.len());
+    let stored = asked.iter().filter(|request| request.method == "PUT");
+    assert_eq!(stored.count(), 1, "{asked:?}");
+}
+
+#[test]
+fn without_credentials_the_error_says_what_to_set() {
+    let server = Server::ministack();
+    let sandbox = Sandbox::with_database();
+    let address = server.address();
+    let mut command = crate::support::Process::command(["list", &address]);
+    // A machine whose metadata service takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let metadata = format!("http://{}", silent.local_addr().unwrap());
+    for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+        command.env_remove(variable);
+    }
+    command.env("HOME", sandbox.path("nobody")).env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata);
+    let begun = clock::monotonic();
+    let ended = sandbox.start(&mut command).wait().expect_code(4);
+    ended.expect_words(&["no credentials", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"]);
+    assert!(clock::monotonic() < begun + Duration::from_secs(16));
+}
+
+/// Credentials that are replaced are found by a program that runs.
+#[test]
+fn credentials_that_are_rotated() {
+    let server = Server::ministack();
+    let sandbox = Sandbox::with_database();
+    let profile = |id: &str| {
+        let [_, (_, secret)] = Server::credentials();
+        let text = format!("[default]\naws_access_key_id={id}\naws_secret_access_key={secret}\n");
+        let path = sandbox.path("credentials");
+        std::io::Write::write_all(&mut std::fs::File::create(&path).unwrap(), text.as_bytes())
+            .unwrap();
+        path
+    };
+    let address = server.address();
+    let mut command = crate::support::Process::command(["exec", "--db"]);
+    command.arg(&sandbox.db).args(["--replica", &address, "--", "cat"]);
+    command.env("AWS_SHARED_CREDENTIALS_FILE", profile("GKnobody0000000000000000"));
+    command.stdin(std::process::Stdio::piped());
+    let mut exec = sandbox.start(&mut command);
+    exec.wait_for_log("403");
+    let [(_, id), _] = Server::credentials();
+    profile(id);
+    let sandbox = sandbox.with_replica(&address);
+    sandbox.wait_for_txid(1);
+    exec.close_input();
+    exec.wait().expect_code(0);
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let server = Server::ministack();
+    let sandbox = Sandbox::with_database().with_replica(&server.address());
+    let more = ["--log-level", "trace"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    let cmdline = std::fs::read(format!("/proc/{}/cmdline", replicator.id())).unwrap();
+    replicator.signal(Signal::TERM);
+    let ended = replicator.wait().expect_code(0);
+    let [_, (_, secret)] = Server::credentials();
+    let listed = sandbox.run(&["--log-level", "trace", "list", sandbox.replica.to_str().unwrap()]);
+    for said in [&ended.stderr, &ended.stdout, &listed.stderr, &listed.stdout] {
+        assert!(!said.contains(secret), "{said}");
+        assert!(!said.contains("Signature="), "{said}");
+    }
+    assert!(!String::from_utf8_lossy(&cmdline).contains(secret));
+}
