@@ -8,14 +8,17 @@
 //!
 //! Three procedures move the lock:
 //!
-//! - *Drain*: leap, so that the mark stands at the end, and checkpoint passively; twice at most. Fully
-//!   backfilled, leap onto read mark 0: the WAL is *parked*, and the next writer restarts it. Nobody is
-//!   ever blocked.
+//! - *Drain*: reserve the checkpoint, leap, so that the mark stands at the end, and checkpoint passively;
+//!   twice at most. Fully backfilled, leap onto read mark 0: the WAL is *parked*, and the next writer
+//!   restarts it. Nobody is ever blocked.
 //! - *Force*: drain, then the same under the write lock, which is held for one checkpoint of what came
 //!   in meanwhile.
 //! - *Respond*: somebody else holds the checkpoint and the write lock and waits for us. Leap, and once
 //!   everything is backfilled leap onto read mark 0; if that does not help in time, hand the lock over
 //!   to a pin on a free read slot, which limits no backfill, until the backfill is done.
+//!
+//! *Reserved* is the checkpoint lock, from before the mark moves until our checkpoint ends. Without that
+//! the application's next commit finds a backlog that it may checkpoint, and does, in its own time.
 
 mod guards;
 #[cfg(test)]
@@ -36,6 +39,9 @@ const WRITE_PATIENCE: Duration = Duration::from_millis(200);
 const CHECKPOINT_PAUSE: Duration = Duration::from_micros(50);
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(3);
 
+/// How long the checkpoint is tried to be reserved before the write lock is taken.
+const RESERVE_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How long a waiting checkpointer is answered with leaps before the lock is handed to a pin.
 const LEAP_PATIENCE: Duration = Duration::from_millis(3);
 
@@ -55,9 +61,13 @@ pub enum Step {
     Copy,
     /// End the older of two read transactions, or the only one where something else holds the WAL.
     End,
+    /// Rest, then try to reserve the checkpoint: other processes make none until ours has ended.
+    Reserve(Duration),
+    /// Give the reservation up.
+    Release,
     /// Rest, then checkpoint passively, on the free connection.
     Checkpoint(Duration),
-    /// Make the database file durable, so that the next checkpoint finds little to sync.
+    /// Make the database file and the WAL durable, so that the next checkpoint finds little to sync.
     Sync,
     /// Rest, then try to take the write lock.
     Write(Duration),
@@ -104,6 +114,9 @@ pub enum Procedure {
 /// Where a procedure stands: the step that was taken last, and what it was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
+    /// What comes next moves the mark to the end.
+    Reserve(Then),
+    Release,
     /// A leap: begin, copy, end; then go on.
     LeapBegin(Then),
     LeapCopy(Then),
@@ -153,6 +166,8 @@ pub struct Ratchet {
     /// The wal-index just before the newest read transaction began.
     before: Option<WalIndex>,
     parked: bool,
+    /// No other process checkpoints.
+    reserved: bool,
     run: Option<Run>,
 }
 
@@ -167,7 +182,7 @@ impl Ratchet {
     #[must_use]
     pub fn new() -> Self {
         let holds = Holds { older: Guard::Proven, ..Holds::default() };
-        Self { holds, before: None, parked: false, run: None }
+        Self { holds, before: None, parked: false, reserved: false, run: None }
     }
 
     /// What keeps the WAL now.
@@ -185,16 +200,21 @@ impl Ratchet {
 
     /// Begins a procedure; the first step.
     pub fn start(&mut self, procedure: Procedure, now: Duration) -> Step {
-        let at = At::LeapBegin(Then::Push);
-        self.run = Some(Run { procedure, at, round: 1, trying_since: now });
-        Step::Begin
+        let at = match procedure {
+            // The one that waits for us is to go on with its own.
+            Procedure::Respond { .. } => At::LeapBegin(Then::Push),
+            Procedure::Drain | Procedure::Force => At::Reserve(Then::Push),
+        };
+        let run = Run { procedure, at, round: 1, trying_since: now };
+        self.run = Some(run);
+        step_of(at, &run, now)
     }
 
     /// Takes what came of the last step; the next step.
     pub fn next(&mut self, outcome: &Outcome) -> Step {
         let Some(mut run) = self.run else { return Step::Finished };
         self.account(run.at, outcome);
-        let at = self.advance(&mut run, outcome);
+        let at = self.advance(&mut run, outcome).or(self.reserved.then_some(At::Release));
         self.run = at.map(|at| Run { at, ..run });
         let step = at.map_or(Step::Finished, |at| step_of(at, &run, outcome.now));
         debug_assert!(self.allows(step), "{step:?} leaves the WAL unguarded: {:?}", self.holds);
@@ -220,6 +240,9 @@ impl Ratchet {
                 self.holds.begin();
                 self.before = Some(outcome.index);
             }
+            At::Reserve(_) => self.reserved = outcome.done,
+            At::Checkpoint | At::FinalCheckpoint if outcome.done => self.reserved = false,
+            At::Release => self.reserved = false,
             At::Write if outcome.done => self.holds.write = Guard::Fresh,
             At::Pin if outcome.done => self.holds.pin = Guard::Fresh,
             At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy if outcome.done => {
@@ -244,13 +267,18 @@ impl Ratchet {
     /// Where the procedure goes from here; `None` when it is over.
     fn advance(&self, run: &mut Run, outcome: &Outcome) -> Option<At> {
         match run.at {
+            At::Reserve(then) if outcome.done => Some(At::LeapBegin(then)),
+            At::Reserve(then) => reserve_again(run, then, outcome),
             At::LeapBegin(then) if outcome.done => Some(At::LeapCopy(then)),
             At::LeapBegin(_) => (self.holds.write != Guard::Free).then_some(At::Rollback),
             // What could not be copied holds the older lock: the driver has a reason to doubt.
             At::LeapCopy(then) => outcome.done.then_some(At::LeapEnd(then)),
             At::LeapEnd(then) => self.after_leap(run, then, outcome),
             At::Checkpoint => after_checkpoint(run, outcome),
-            At::Sync => Some(At::LeapBegin(Then::BeforeWrite)),
+            At::Sync => {
+                run.trying_since = outcome.now;
+                Some(At::Reserve(Then::BeforeWrite))
+            }
             At::Write => after_write(run, outcome),
             At::FinalCheckpoint => Some(after_final_checkpoint(run, outcome)),
             At::Pin => outcome.done.then_some(At::PinCopy),
@@ -267,7 +295,7 @@ impl Ratchet {
             // The pin alone keeps the WAL: there is no way but to try again.
             At::PinBegin => Some(if outcome.done { At::PinBeginCopy } else { At::PinBegin }),
             At::PinBeginCopy => outcome.done.then_some(At::Unpin),
-            At::Rollback | At::Unpin => None,
+            At::Rollback | At::Unpin | At::Release => None,
         }
     }
 
@@ -298,12 +326,19 @@ impl Ratchet {
     }
 }
 
+/// Somebody else is checkpointing. A mark that moves now is work for them, within a commit.
+fn reserve_again(run: &Run, then: Then, outcome: &Outcome) -> Option<At> {
+    let waited = outcome.now.saturating_sub(run.trying_since);
+    let patient = then == Then::BeforeWrite && waited < RESERVE_PATIENCE && !outcome.waited_for;
+    patient.then_some(At::Reserve(then))
+}
+
 fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
     run.round += 1;
     if is_full(&outcome.index) {
         Some(At::LeapBegin(Then::Park))
     } else if run.round <= ROUNDS {
-        Some(At::LeapBegin(Then::Push))
+        Some(At::Reserve(Then::Push))
     } else {
         after_rounds(run)
     }
@@ -338,6 +373,9 @@ fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {
 fn step_of(at: At, run: &Run, now: Duration) -> Step {
     let paused = |pause| if now == run.trying_since { Duration::ZERO } else { pause };
     match at {
+        At::Reserve(Then::BeforeWrite) => Step::Reserve(paused(CHECKPOINT_PAUSE)),
+        At::Reserve(_) => Step::Reserve(Duration::ZERO),
+        At::Release => Step::Release,
         At::LeapBegin(_) | At::PinBegin => Step::Begin,
         At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy => Step::Copy,
         At::LeapEnd(_) | At::PinEnd => Step::End,

@@ -351,6 +351,11 @@ impl Tail {
             Step::Copy => return Ok((true, Some(self.catch_up(source)?))),
             Step::Begin => source.begin()?,
             Step::End => source.end_older().map(|()| true)?,
+            Step::Reserve(pause) => {
+                clock::rest(pause);
+                source.reserve_checkpoint()?
+            }
+            Step::Release => source.end_reservation().map(|()| true)?,
             Step::Checkpoint(pause) => {
                 clock::rest(pause);
                 source.checkpoint()?

@@ -15,6 +15,10 @@ use crate::clock;
 /// How often a read transaction is begun again until it is clear where its mark stands.
 const ACQUIRE_RETRIES: u32 = 10_000;
 
+/// How often a lock is tried at once: a writer that commits without a pause leaves the write lock and,
+/// after each commit, the checkpoint lock for microseconds.
+const TRIES: u32 = 100;
+
 /// How often everything is tried to be backfilled, and the pause between.
 const BACKFILL_RETRIES: u32 = 500;
 const BACKFILL_PAUSE: Duration = Duration::from_millis(10);
@@ -42,7 +46,7 @@ impl Source {
             older: active(&self.reader),
             newer: self.spare.as_ref().is_some_and(active),
             pin: self.pinned.is_some(),
-            write: self.writer.as_ref().is_some_and(active),
+            write: self.is_write_locked,
         }
     }
 
@@ -86,8 +90,38 @@ impl Source {
         Ok(())
     }
 
-    /// Copies into the database what no reader stands in the way of. False when another checkpoint
-    /// is running.
+    /// Keeps other processes from checkpointing until our next checkpoint ends, or the reservation does.
+    /// False when one of them is at it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn reserve_checkpoint(&self) -> Result<bool, SourceError> {
+        self.take(LockByte::CHECKPOINT)
+    }
+
+    /// Takes a lock that others may hold for microseconds.
+    fn take(&self, byte: LockByte) -> Result<bool, SourceError> {
+        for _ in 0..TRIES {
+            let taken = locks::try_reserve(&self.shm, byte);
+            if taken.map_err(|error| self.io("lock", error))? {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
+    }
+
+    /// Ends the reservation, if there is one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn end_reservation(&self) -> Result<(), SourceError> {
+        let ended = locks::end_reservation(&self.shm, LockByte::CHECKPOINT);
+        ended.map_err(|error| self.io("end the reservation of", error))
+    }
+
+    /// Copies into the database what no reader stands in the way of, and ends the reservation of the
+    /// checkpoint. False when another checkpoint is running.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -127,33 +161,45 @@ impl Source {
         Err(SourceError::Locked { path: self.path.clone() })
     }
 
-    /// Takes the write lock, without waiting. False when somebody else has it.
+    /// Takes the write lock, without waiting for long. False when somebody else has it, or has left the
+    /// wal-index torn: SQLite needs the lock to rebuild it, and would give it up behind our back.
+    ///
+    /// It is the lock of SQLite's writers, without a transaction: one of those would have to begin to
+    /// read first, and starts in vain whenever somebody commits before it has the lock.
     ///
     /// # Errors
-    /// When SQLite fails.
+    /// What the system says.
     pub fn lock_writes(&mut self) -> Result<bool, SourceError> {
-        let writer = self.take_writer()?;
-        let begun = writer.execute_batch("BEGIN IMMEDIATE");
-        self.writer = Some(writer);
-        passed(begun.map_err(|error| sqlite("lock", &self.path, error)))
+        if !self.take(LockByte::WRITE)? {
+            return Ok(false);
+        }
+        self.is_write_locked = true;
+        let is_whole = self.index()?.is_some();
+        if !is_whole {
+            self.unlock_writes()?;
+        }
+        Ok(is_whole)
     }
 
     /// Gives the write lock back; nothing was written under it.
     ///
     /// # Errors
-    /// When SQLite refuses.
-    pub fn unlock_writes(&self) -> Result<(), SourceError> {
-        let held = self.writer.as_ref().filter(|writer| !writer.is_autocommit());
-        let ended = held.map_or(Ok(()), |writer| writer.execute_batch("ROLLBACK"));
-        ended.map_err(|error| sqlite("unlock", &self.path, error))
+    /// What the system says.
+    pub fn unlock_writes(&mut self) -> Result<(), SourceError> {
+        if std::mem::take(&mut self.is_write_locked) {
+            let ended = locks::end_reservation(&self.shm, LockByte::WRITE);
+            ended.map_err(|error| self.io("unlock", error))?;
+        }
+        Ok(())
     }
 
-    /// Makes the database file durable.
+    /// Makes the database file and the WAL durable.
     ///
     /// # Errors
     /// What the system says.
     pub fn sync(&self) -> Result<(), SourceError> {
-        self.database().sync_data().map_err(|source| self.io("sync", source))
+        let synced = self.database().sync_data().and_then(|()| self.wal().sync_data());
+        synced.map_err(|source| self.io("sync", source))
     }
 
     /// Pins the WAL: shares a read slot that no reader limits the backfill by. Nobody restarts the
@@ -225,6 +271,7 @@ impl Source {
     /// When SQLite or the system fails.
     pub fn keep_one_reader(&mut self) -> Result<(), SourceError> {
         self.unlock_writes()?;
+        self.end_reservation()?;
         let newer = self.spare.as_ref().is_some_and(|spare| !spare.is_autocommit());
         if newer && !self.reader.is_autocommit() {
             self.end_older()?;

@@ -1,8 +1,9 @@
 //! The lock bytes of the wal-index, seen and taken from beside SQLite.
 //!
-//! SQLite locks these bytes of the `-shm` file with POSIX locks of the process. Ours are open file
-//! description locks: they belong to one descriptor, conflict with SQLite's as any other process's
-//! would, and go with the descriptor.
+//! SQLite locks these bytes of the `-shm` file with POSIX locks of the process. The pin is an open file
+//! description lock: it belongs to one descriptor, conflicts with SQLite's as any other process's would,
+//! and goes with the descriptor. The reservation of the checkpoint is a POSIX lock of this process: the
+//! SQLite in it takes the same byte for its own, and gives it up for both.
 //!
 //! | byte | lock |
 //! | --- | --- |
@@ -52,7 +53,22 @@ pub(super) fn try_share(index: &File, byte: LockByte) -> io::Result<bool> {
     }
 }
 
-/// Gives up our lock on a byte.
+/// Takes a byte exclusively, for the whole process; false when another process has it.
+pub(super) fn try_reserve(index: &File, byte: LockByte) -> io::Result<bool> {
+    match fcntl(index, FcntlArg::F_SETLK(&lock(libc::F_WRLCK, byte))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives up what the process holds of a byte.
+pub(super) fn end_reservation(index: &File, byte: LockByte) -> io::Result<()> {
+    fcntl(index, FcntlArg::F_SETLK(&lock(libc::F_UNLCK, byte)))?;
+    Ok(())
+}
+
+/// Gives up our pin on a byte.
 pub(super) fn release(index: &File, byte: LockByte) -> io::Result<()> {
     fcntl(index, FcntlArg::F_OFD_SETLK(&lock(libc::F_UNLCK, byte)))?;
     Ok(())

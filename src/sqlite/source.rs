@@ -31,9 +31,12 @@ const INDEX_RETRIES: u32 = 1000;
 pub struct Source {
     pub(super) reader: Connection,
     pub(super) spare: Option<Connection>,
-    pub(super) writer: Option<Connection>,
+    pub(super) helper: Option<Connection>,
     /// The read mark whose slot is pinned.
     pub(super) pinned: Option<u8>,
+    /// The write lock is ours, as a lock of the process.
+    pub(super) is_write_locked: bool,
+    /// Opened to be locked; nothing is ever written to it.
     pub(super) shm: File,
     database: Arc<File>,
     wal: File,
@@ -65,14 +68,26 @@ impl Source {
         check_journal_mode(&reader, path, set_wal)?;
         begin(&reader, path)?;
         let page_size = page_size(&reader, path)?;
-        let open = |suffix| open_beside(path, suffix);
-        let (shm, database, wal) = (open("-shm")?, Arc::new(open("")?), open("-wal")?);
+        let open = |suffix| open_beside(path, suffix, false);
+        // A lock that excludes others needs a descriptor that could write.
+        let shm = open_beside(path, "-shm", true)?;
+        let (database, wal) = (Arc::new(open("")?), open("-wal")?);
         // What is read ahead of a reader that leaves nothing in the page cache would stay there. (Advice
         // that is not taken costs nothing but cache.)
         fadvise(&*database, 0, None, Advice::Random).ok();
         let path = path.to_owned();
-        let (spare, writer, pinned) = (None, None, None);
-        let source = Self { reader, spare, writer, pinned, shm, database, wal, path, page_size };
+        let source = Self {
+            reader,
+            spare: None,
+            helper: None,
+            pinned: None,
+            is_write_locked: false,
+            shm,
+            database,
+            wal,
+            path,
+            page_size,
+        };
         source.end(&source.reader)?;
         let held = source.acquire(&source.reader)?;
         Ok((source, held))
@@ -215,11 +230,9 @@ impl Source {
     }
 
     /// Lets SQLite rebuild a wal-index that a killed writer left unreadable. No read transaction that
-    /// is held is touched: in the middle of a leap both readers hold one, and the connection for the
-    /// write lock does it.
+    /// is held is touched: in the middle of a leap both readers hold one, and a third connection does it.
     ///
-    /// Our write lock is given back. Recovery needs it, and a writer may have died between our look at
-    /// the index and the lock: SQLite compares only the first copy then.
+    /// Our write lock is given back: recovery takes it, and ends it for the whole process.
     ///
     /// # Errors
     /// When another connection cannot be opened or read.
@@ -231,9 +244,9 @@ impl Source {
             self.spare = Some(spare);
             return recovered;
         }
-        let writer = self.take_writer()?;
-        let recovered = begin(&writer, &self.path).and_then(|()| self.end(&writer));
-        self.writer = Some(writer);
+        let helper = self.take_helper()?;
+        let recovered = begin(&helper, &self.path).and_then(|()| self.end(&helper));
+        self.helper = Some(helper);
         recovered
     }
 
@@ -241,8 +254,8 @@ impl Source {
         self.spare.take().map_or_else(|| self.connect_again(connect), Ok)
     }
 
-    pub(super) fn take_writer(&mut self) -> Result<Connection, SourceError> {
-        self.writer.take().map_or_else(|| self.connect_again(connect_impatiently), Ok)
+    fn take_helper(&mut self) -> Result<Connection, SourceError> {
+        self.helper.take().map_or_else(|| self.connect_again(connect_impatiently), Ok)
     }
 
     /// Another connection to the database that is followed, and to no file that has come to its place:
@@ -267,9 +280,10 @@ impl Source {
     }
 }
 
-fn open_beside(path: &Path, suffix: &str) -> Result<File, SourceError> {
+fn open_beside(path: &Path, suffix: &str, write: bool) -> Result<File, SourceError> {
     let path = beside(path, suffix);
-    File::open(&path).map_err(|source| SourceError::Io { action: "open", path, source })
+    let file = File::options().read(true).write(write).open(&path);
+    file.map_err(|source| SourceError::Io { action: "open", path, source })
 }
 
 /// The path of a file that SQLite keeps beside the database.

@@ -30,7 +30,7 @@ enum Event {
     Open {
         file: String,
         descriptor: u32,
-        /// SQLite opens to write, the program itself only to read.
+        /// SQLite follows no link, the program itself goes by the canonical path.
         by_sqlite: bool,
     },
     Duplicate,
@@ -75,7 +75,7 @@ fn event(call: &str) -> Option<Event> {
     }
     if name == "openat" {
         let (descriptor, file) = descriptor(result)?;
-        let by_sqlite = arguments.contains("O_RDWR");
+        let by_sqlite = arguments.contains("O_NOFOLLOW");
         let open = Event::Open { file: file.to_owned(), descriptor, by_sqlite };
         return is_guarded(file).then_some(open);
     }

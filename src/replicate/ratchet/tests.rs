@@ -40,8 +40,9 @@ fn a_drain_that_reaches_the_end_parks_on_one_reader() {
     let mut ratchet = Ratchet::new();
     let steps = run(&mut ratchet, Procedure::Drain, 1000);
     let leap = [Step::Begin, Step::Copy, Step::End];
-    let checkpoint = [Step::Checkpoint(Duration::ZERO)];
-    assert_eq!(steps, [&leap[..], &checkpoint, &leap, &[Step::Finished]].concat());
+    let (reserve, checkpoint) =
+        ([Step::Reserve(Duration::ZERO)], [Step::Checkpoint(Duration::ZERO)]);
+    assert_eq!(steps, [&reserve, &leap[..], &checkpoint, &leap, &[Step::Finished]].concat());
     assert!(ratchet.is_parked());
     assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
 }
@@ -68,6 +69,36 @@ fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
 fn nothing_is_given_up_when_no_reader_can_begin() {
     let mut ratchet = Ratchet::new();
     ratchet.start(Procedure::Drain, Duration::ZERO);
-    assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
+    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Step::Begin);
+    assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Release);
+    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Step::Finished);
     assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+}
+
+#[test]
+fn the_mark_stays_where_it_is_while_another_checkpoints() {
+    let mut ratchet = Ratchet::new();
+    for procedure in [Procedure::Drain, Procedure::Force] {
+        assert_eq!(ratchet.start(procedure, Duration::ZERO), Step::Reserve(Duration::ZERO));
+        assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
+    }
+}
+
+#[test]
+fn whoever_waits_for_us_is_not_kept_from_its_checkpoint() {
+    let mut ratchet = Ratchet::new();
+    let steps = run(&mut ratchet, Procedure::Respond { since: Duration::ZERO }, 1000);
+    assert!(!steps.iter().any(|step| matches!(step, Step::Reserve(_))), "{steps:?}");
+}
+
+#[test]
+fn a_force_lets_nobody_checkpoint_between_its_last_leap_and_its_checkpoint() {
+    let mut ratchet = Ratchet::new();
+    let steps = run(&mut ratchet, Procedure::Force, 999);
+    let last = |wanted: fn(&Step) -> bool| steps.iter().rposition(wanted).unwrap();
+    let reserved = last(|step| matches!(step, Step::Reserve(_)));
+    let locked = last(|step| matches!(step, Step::Write(_)));
+    let checkpoint = last(|step| matches!(step, Step::Checkpoint(_)));
+    assert!(reserved < locked && locked < checkpoint, "{steps:?}");
+    assert!(steps[reserved..locked].contains(&Step::End), "the mark moves under the reservation");
 }

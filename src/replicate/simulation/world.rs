@@ -59,6 +59,9 @@ struct Lock {
     exclusive: Option<(Owner, u64)>,
 }
 
+/// The holder of what is reserved for a whole process.
+const RESERVED: u8 = 8;
+
 /// A commit that was published.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit {
@@ -211,7 +214,9 @@ impl World {
         let step = self.step;
         let locks = &mut self.locks[bytes.clone()];
         let others = |lock: &Lock| lock.shared.iter().any(|(holder, _)| *holder != owner);
-        let free = locks.iter().all(|lock| lock.exclusive.is_none() && !others(lock));
+        let reserved = Owner { connection: RESERVED, ..owner };
+        let taken = |lock: &Lock| lock.exclusive.is_some_and(|(holder, _)| holder != reserved);
+        let free = locks.iter().all(|lock| !taken(lock) && !others(lock));
         if free {
             for lock in locks {
                 lock.exclusive = Some((owner, step));
@@ -228,6 +233,28 @@ impl World {
             lock.exclusive = None;
         }
         self.note(owner, || format!("unexclude {}..", name(bytes.start)));
+    }
+
+    /// Tries to have a lock alone for the whole of our process: its SQLite takes it for its own, and
+    /// gives it back for both.
+    pub fn reserve(&mut self, byte: usize) -> bool {
+        let lock = &mut self.locks[byte];
+        let others = lock.shared.iter().any(|(holder, _)| holder.process != OURS);
+        let free = !others && lock.exclusive.is_none_or(|(holder, _)| holder.process == OURS);
+        let owner = Owner { process: OURS, connection: RESERVED };
+        if free {
+            lock.exclusive = Some((owner, self.step));
+        }
+        self.note(owner, || format!("reserve {} {free}", name(byte)));
+        free
+    }
+
+    /// Gives back what our process has of a lock.
+    pub fn end_reservation(&mut self, byte: usize) {
+        let lock = &mut self.locks[byte];
+        lock.exclusive = lock.exclusive.filter(|(holder, _)| holder.process != OURS);
+        let owner = Owner { process: OURS, connection: RESERVED };
+        self.note(owner, || format!("end the reservation of {}", name(byte)));
     }
 
     /// Whether another process than ours has a lock alone.

@@ -34,9 +34,8 @@ impl Life {
             if let Some(look) = self.index().await {
                 return look;
             }
-            // A writer that died between our look and our lock left it torn under that lock.
-            self.writer.end().await;
-            let free = if self.spare.is_busy() { &mut self.writer } else { &mut self.spare };
+            self.unlock_writes().await;
+            let free = if self.spare.is_busy() { &mut self.helper } else { &mut self.spare };
             if free.begin().await.is_ok() {
                 free.end().await;
             }
@@ -78,14 +77,21 @@ impl Life {
     }
 
     pub(super) async fn lock_writes(&mut self) -> bool {
-        if self.writer.begin().await.is_err() {
+        if !self.op(|world| world.reserve(WRITE)).await {
             return false;
         }
-        let locked = self.writer.begin_write().await.is_ok();
-        if !locked {
-            self.writer.end().await;
+        self.is_write_locked = true;
+        let is_whole = self.index().await.is_some();
+        if !is_whole {
+            self.unlock_writes().await;
         }
-        locked
+        is_whole
+    }
+
+    pub(super) async fn unlock_writes(&mut self) {
+        if std::mem::take(&mut self.is_write_locked) {
+            self.op(|world| world.end_reservation(WRITE)).await;
+        }
     }
 
     pub(super) async fn pin(&mut self) -> bool {
@@ -123,7 +129,8 @@ impl Life {
 
     pub(super) async fn keep_one_reader(&mut self) {
         self.sim.world().replica.as_of = None;
-        self.writer.end().await;
+        self.unlock_writes().await;
+        self.op(|world| world.end_reservation(CHECKPOINT)).await;
         if self.spare.is_busy() && self.reader.is_busy() {
             self.end_older().await;
         } else if !self.reader.is_busy() {

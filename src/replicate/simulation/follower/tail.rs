@@ -8,7 +8,7 @@ use genesis_wal::reader::Reader;
 use genesis_wal::scan::{ScanEnd, Scanner, Step as ScanStep, Transaction};
 
 use super::super::sqlite::Mode;
-use super::super::world::{World, index_of};
+use super::super::world::{CHECKPOINT, World, index_of};
 use super::{LOOK_AGAIN, Life, Look, OF_TWO_MINDS, PIN, SCALE};
 use crate::replicate::cursor::{Doubt, Next};
 use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Step};
@@ -78,10 +78,7 @@ impl Life {
         let held = [self.reader.is_busy(), self.spare.is_busy(), self.pinned.is_some()];
         assert_eq!(believed, held, "what is held is not what the ratchet believes");
         // The write lock is given back early where the index has to be recovered.
-        assert!(
-            write != Guard::Free || !self.writer.is_busy(),
-            "a write lock that nobody knows of"
-        );
+        assert!(write != Guard::Free || !self.is_write_locked, "a write lock that nobody knows of");
     }
 
     async fn take(&mut self, step: Step) -> bool {
@@ -96,7 +93,12 @@ impl Life {
                 self.sim.rest(pause).await;
                 return self.lock_writes().await;
             }
-            Step::Rollback => self.writer.end().await,
+            Step::Rollback => self.unlock_writes().await,
+            Step::Reserve(pause) => {
+                self.sim.rest(pause).await;
+                return self.op(|world| world.reserve(CHECKPOINT)).await;
+            }
+            Step::Release => self.op(|world| world.end_reservation(CHECKPOINT)).await,
             Step::Pin => return self.pin().await,
             Step::Unpin => self.unpin().await,
             Step::Look(pause) => self.sim.rest(pause).await,
