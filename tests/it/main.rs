@@ -37,6 +37,7 @@ mod random_history;
 mod refusals;
 mod restarts;
 mod routes;
+mod secrets;
 mod shutdown;
 mod snapshots;
 mod stores;
