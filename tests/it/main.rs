@@ -29,6 +29,7 @@ mod idle;
 mod kill;
 mod large;
 mod locks;
+mod long_history;
 mod network;
 mod options;
 mod pages;
