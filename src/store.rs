@@ -22,6 +22,9 @@ pub use file::FileStore;
 pub use memory::{MemoryStore, Objects};
 pub use s3::{CREDENTIAL_VARIABLES, Keys, S3Address, S3Store};
 
+/// The most bytes of an object that is read as a whole.
+pub const SMALL_BYTES: u64 = 1 << 20;
+
 /// A place for a replica's objects.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
@@ -35,10 +38,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// no `genesis.json` nothing else but markers is stored where that can be known without a request.
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError>;
 
-    /// A whole object; for those whose size is bounded by their kind.
+    /// A whole object, of those that are small by their kind.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotFound`] when the name holds none.
+    /// [`StoreErrorKind::NotFound`] when the name holds none; [`StoreErrorKind::Permanent`] when it has
+    /// more than [`SMALL_BYTES`], of which no more are fetched.
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
 
     /// A range of an object's bytes, cut off at its end.

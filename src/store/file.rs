@@ -10,7 +10,7 @@ use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 use tokio::task::spawn_blocking;
 
-use super::{Body, Claims, Examine, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
 use crate::durable::{self, Temporary};
 
 /// A store in a local folder, which is created with the first object.
@@ -96,8 +96,7 @@ impl Store for FileStore {
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        let read = move |root: &Path| std::fs::read(root.join(path)).map(Bytes::from);
-        self.blocking("read", key, read).await
+        self.blocking("read", key, move |root| read_small(&root.join(path))).await
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -146,6 +145,7 @@ fn classify(error: &io::Error) -> StoreErrorKind {
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
+        | io::ErrorKind::FileTooLarge
         | io::ErrorKind::InvalidFilename => StoreErrorKind::Permanent,
         _ => StoreErrorKind::Passing,
     }
@@ -225,6 +225,15 @@ fn same_bytes(one: &mut impl Read, other: &mut impl Read) -> io::Result<bool> {
             return Ok(true);
         }
     }
+}
+
+fn read_small(path: &Path) -> io::Result<Bytes> {
+    let bytes = read_range(path, 0..SMALL_BYTES + 1)?;
+    if bytes.len() as u64 > SMALL_BYTES {
+        let reason = format!("it has more than {SMALL_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
 }
 
 fn read_range(path: &Path, range: Range<u64>) -> io::Result<Bytes> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 
-use super::{Body, Claims, Examine, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
 
 /// Objects by their keys.
 pub type Objects = BTreeMap<String, Bytes>;
@@ -84,7 +84,11 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.look_up(name, Bytes::clone)
+        let found = self.look_up(name, Bytes::clone)?;
+        if found.len() as u64 > SMALL_BYTES {
+            return Err(failure(StoreErrorKind::Permanent, "read", name.to_string()));
+        }
+        Ok(found)
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -47,7 +47,7 @@ use self::failure::{Failure, Meaning};
 pub use self::keys::{CREDENTIAL_VARIABLES, Keys};
 use self::requests::{ANSWER, Requests, Verb, deadline};
 use self::upload::{Condition, Content};
-use super::{Body, Claims, Examine, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
 
 /// Bytes compared at once.
 const CHUNK: u64 = 8 << 20;
@@ -134,7 +134,7 @@ impl S3Store {
             client.get_object().bucket(&self.address.bucket).key(key).send()
         });
         let answer = asked.await?;
-        collect(answer.content_length, answer.body).await
+        collect(answer.content_length, answer.body, SMALL_BYTES).await
     }
 
     /// A range, cut off at the object's end.
@@ -166,8 +166,8 @@ impl S3Store {
             let reason = format!("asked for the bytes {wanted:?}, the store gives {found}");
             return Err(Failure::found(Meaning::Permanent, reason));
         };
-        let len = i64::try_from(found.bytes.end - found.bytes.start).ok();
-        collect(len, answer.body).await
+        let len = found.bytes.end - found.bytes.start;
+        collect(i64::try_from(len).ok(), answer.body, len).await
     }
 
     /// The size of an object; `None` where there is none.
@@ -441,8 +441,8 @@ fn is_answer_to(found: &Found, wanted: &Range<u64>) -> bool {
     found.bytes.start == wanted.start && found.bytes.end == wanted.end.min(found.of)
 }
 
-/// A body of this length, if it comes without a long silence.
-async fn collect(len: Option<i64>, mut body: ByteStream) -> Result<Bytes, Failure> {
+/// A body of this length, if it has no more than `most` bytes and comes without a long silence.
+async fn collect(len: Option<i64>, mut body: ByteStream, most: u64) -> Result<Bytes, Failure> {
     let len = len.and_then(|len| usize::try_from(len).ok());
     let within = deadline(len.unwrap_or(usize::MAX >> 1) as u64);
     let mut bytes = BytesMut::with_capacity(len.unwrap_or(0).min(LARGEST_GUESS));
@@ -452,6 +452,10 @@ async fn collect(len: Option<i64>, mut body: ByteStream) -> Result<Bytes, Failur
             let next = next.map_err(|error| lost(&crate::describe(&error)))?;
             let Some(chunk) = next else { return Ok(()) };
             bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > most {
+                let reason = format!("it has more than {most} bytes");
+                return Err(Failure::found(Meaning::Permanent, reason));
+            }
         }
     };
     timeout(within, read).await.map_err(|_elapsed| silent(within))??;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use genesis_replicate::store::retry::{Persistence, Retrying};
-use genesis_replicate::store::{Body, Claims, Store, StoreErrorKind};
+use genesis_replicate::store::{Body, Claims, SMALL_BYTES, Store, StoreErrorKind};
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::{ClaimName, ObjectName, SegmentName};
 use genesis_wal::time::Millis;
@@ -70,10 +70,26 @@ pub async fn large_and_odd_sizes(site: &Site) {
         for _ in 0..2 {
             site.store.create(&name, body.clone()).await.unwrap();
         }
-        assert!(site.store.get(&name).await.unwrap() == bytes, "{len} bytes");
+        assert!(whole(site, &name).await == bytes, "{len} bytes");
         let listed = site.store.list(&name.to_string()).await.unwrap();
         assert_eq!(listed[0].size, len as u64);
     }
+}
+
+/// All of an object, whatever its size.
+async fn whole(site: &Site, name: &ObjectName) -> Bytes {
+    site.store.get_range(name, 0..1 << 40).await.unwrap()
+}
+
+/// An object that is small by its kind and is not has been planted.
+pub async fn a_small_object_is_small(site: &Site) {
+    begin(site).await;
+    let most = usize::try_from(SMALL_BYTES).unwrap();
+    create(site, &segment(1), &noise(most, 1)).await;
+    create(site, &segment(2), &noise(most + 1, 2)).await;
+    assert_eq!(site.store.get(&segment(1)).await.unwrap().len(), most);
+    let refused = site.store.get(&segment(2)).await.unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Permanent);
 }
 
 pub async fn nothing_is_replaced(site: &Site) {
@@ -86,7 +102,7 @@ pub async fn nothing_is_replaced(site: &Site) {
             let refused = site.store.create(&name, Body::Bytes(other)).await.unwrap_err();
             assert_eq!(refused.kind, StoreErrorKind::AlreadyExists, "{refused:?}");
         }
-        assert!(site.store.get(&name).await.unwrap() == first);
+        assert!(whole(site, &name).await == first);
     }
     assert_eq!(site.store.claims(&segment(1)).await.unwrap(), site.claims);
     assert_eq!(site.store.get(&segment(1)).await.unwrap(), noise(10, 1));

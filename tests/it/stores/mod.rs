@@ -90,6 +90,7 @@ macro_rules! contracts {
             $kind, $site,
             what_is_stored_is_read
             large_and_odd_sizes
+            a_small_object_is_small
             nothing_is_replaced
             ranges_end_where_the_object_does
             what_is_not_there
