@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use self::base::History;
-pub use self::epochs::{Epochs, Fence, Holder};
+pub use self::epochs::{Epochs, Fence, Holder, Standing};
 pub use self::tip::{Tip, UNDER_WAY};
 
 use crate::durable;
@@ -44,6 +44,20 @@ pub enum ReplicaError {
     /// An object cannot be used.
     #[error(transparent)]
     Object(#[from] ObjectError),
+    /// Another host has it.
+    #[error(
+        "the replica is held, in epoch {}, by {}, which has not released it",
+        epoch.0, holder.as_ref().map_or("an unknown process".to_owned(), ToString::to_string)
+    )]
+    Held {
+        /// The epoch.
+        epoch: Epoch,
+        /// Who has it, if that can be read.
+        holder: Option<Holder>,
+    },
+    /// The replica holds another database.
+    #[error(transparent)]
+    Another(#[from] AnotherDatabase),
     /// Somebody else wrote what this writer's epoch continues.
     #[error("epoch {} of this replica was begun by somebody else, too", .0.0)]
     Taken(Epoch),
@@ -59,6 +73,18 @@ pub enum ReplicaError {
     /// The local disk fails.
     #[error("cannot use the local state")]
     Local(#[source] std::io::Error),
+}
+
+/// A database that is not the one that a replica holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "this is another database than the one in the replica: of {of} pages that both have, {matching} are the same"
+)]
+pub struct AnotherDatabase {
+    /// Pages that are as they were recorded.
+    pub matching: u32,
+    /// Pages that were compared.
+    pub of: u32,
 }
 
 /// `genesis.json`.

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `base`, `cursor`, `engine`, `ratchet`, `gap`, `passes` | the decisions, as values without I/O |
+//! | `ownership`, `likeness` | whether this start may have the replica, and whether the database is the one in it |
 //! | `origin`, `establish` | the beginning: what the replica holds, and how the source continues it |
 //! | `follow`, `tail`, `scan` | the driver: one thread a database |
 //! | `record`, `segments`, `table` | transactions through the page table into segments |
@@ -26,7 +27,9 @@ mod gap;
 mod holds;
 mod idle;
 mod kept;
+mod likeness;
 mod origin;
+mod ownership;
 mod passes;
 mod ratchet;
 mod readback;
@@ -49,6 +52,7 @@ mod watch;
 pub use establish::EstablishError;
 pub use follow::{FollowError, Stage};
 pub use holds::WriterHolds;
+pub use ownership::Allowed;
 pub use record::RecordError;
 pub use session::{Options, Report, Session, SessionError, canonical};
 pub use ship::ShipError;

@@ -45,7 +45,8 @@ impl Inventory {
                 ObjectName::Genesis
                 | ObjectName::Base(_)
                 | ObjectName::Claim(_)
-                | ObjectName::Marker(_) => {}
+                | ObjectName::Marker(_)
+                | ObjectName::Release(_) => {}
                 ObjectName::Manifest(name) => inventory.add_manifest(Listed { name, size }),
                 ObjectName::Pack(name) => {
                     inventory.line_mut(name.generation).packs.push(Listed { name, size });

@@ -148,6 +148,14 @@ pub struct ReplicateArgs {
     #[command(flatten)]
     pub settings: Settings,
 
+    /// Take the replica over from the host that has it: that one stops writing to it.
+    #[arg(long)]
+    pub takeover: bool,
+
+    /// If the database is another one than the replica's, begin a new line of history with it.
+    #[arg(long)]
+    pub new_generation: bool,
+
     #[command(flatten)]
     pub process: ProcessSettings,
 }

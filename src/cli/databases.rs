@@ -6,7 +6,7 @@ use super::args::{ReplicateArgs, Source};
 use super::exit::{Code, Failure};
 use super::place::Place;
 use crate::config::{Config, Database, ProcessSettings};
-use crate::replicate::canonical;
+use crate::replicate::{Allowed, canonical};
 
 /// Where the configuration is.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Configuration {
 #[derive(Debug)]
 pub struct Chosen {
     pub databases: Vec<Database>,
+    pub allowed: Allowed,
     pub process: ProcessSettings,
 }
 
@@ -60,7 +61,9 @@ impl Configuration {
             let settings = args.settings.clone().or(&database.settings);
             Database { settings, ..database }
         };
-        Ok(Chosen { databases: databases.into_iter().map(with_flags).collect(), process })
+        let allowed = Allowed { takeover: args.takeover, new_generation: args.new_generation };
+        let databases = databases.into_iter().map(with_flags).collect();
+        Ok(Chosen { databases, allowed, process })
     }
 
     /// The replica that a command reads.

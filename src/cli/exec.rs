@@ -24,7 +24,7 @@ pub async fn run(args: ExecArgs, configuration: &Configuration) -> Result<Code, 
             missing::restore(&chosen.databases, args.allow_empty_on_error).await?;
         }
         // The application must start whether the store answers or not.
-        Followed::start(&chosen.databases, Persistence::Always).await
+        Followed::start(&chosen.databases, chosen.allowed, Persistence::Always).await
     };
     let mut followed = tokio::select! {
         begun = begun => begun?,

@@ -189,7 +189,9 @@ fn code_of(error: &ReplicaError) -> Code {
     match error {
         ReplicaError::Missing => Code::NOTHING,
         ReplicaError::NotAReplica(_) => Code::INTEGRITY,
-        ReplicaError::Taken(_) => Code::OWNED,
+        ReplicaError::Taken(_) | ReplicaError::Held { .. } | ReplicaError::Another(_) => {
+            Code::OWNED
+        }
         ReplicaError::UnknownFormat(_) => Code::USAGE,
         ReplicaError::Object(error) => code_of_object(error),
         ReplicaError::Local(_) => Code::DATABASE,
@@ -203,12 +205,23 @@ fn code_of(error: &ReplicaError) -> Code {
 fn hint_for_replica(error: &ReplicaError) -> Option<&'static str> {
     Some(match error {
         ReplicaError::Missing => "Check the address: where a replica is, there is a genesis.json.",
+        ReplicaError::Held { .. } => {
+            "If that one is gone, or is to give way, start with --takeover: it stops writing to this \
+             replica then."
+        }
+        ReplicaError::Another(_) => ANOTHER,
         ReplicaError::UnknownFormat(_) => "A newer version of this program wrote it: use that one.",
         _ => return None,
     })
 }
 
+const ANOTHER: &str = "Check --db and --replica. To begin a new line of history with this database, start with \
+                       --new-generation.";
+
 fn code_of_follow(error: &FollowError) -> Code {
+    if matches!(error, FollowError::Establish(EstablishError::Another(_))) {
+        return Code::OWNED;
+    }
     if error.is_for_want_of_a_replica() { Code::STORAGE } else { Code::DATABASE }
 }
 
@@ -217,6 +230,7 @@ fn hint_for_follow(error: &FollowError) -> Option<&'static str> {
         FollowError::Source(error)
         | FollowError::Establish(EstablishError::Source(error))
         | FollowError::Record(RecordError::Source(error)) => hint_for(error),
+        FollowError::Establish(EstablishError::Another(_)) => Some(ANOTHER),
         _ => None,
     }
 }

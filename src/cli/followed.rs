@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 
 use super::exit::{Code, Failure};
 use crate::config::Database;
-use crate::replicate::{Options, Session, SessionError};
+use crate::replicate::{Allowed, Options, Session, SessionError};
 use crate::shutdown::Shutdown;
 use crate::store::retry::Persistence;
 
@@ -32,13 +32,18 @@ struct Named {
 
 impl Followed {
     /// Starts to follow all of these.
-    pub async fn start(databases: &[Database], persistence: Persistence) -> Result<Self, Failure> {
+    pub async fn start(
+        databases: &[Database],
+        allowed: Allowed,
+        persistence: Persistence,
+    ) -> Result<Self, Failure> {
         let mut starting = JoinSet::new();
         for database in databases {
             let name = database.path.display().to_string();
             let is_alone = databases.len() == 1;
             let span = if is_alone { Span::none() } else { tracing::error_span!("db", name) };
-            let started = Session::start(options(database, persistence)).instrument(span.clone());
+            let started =
+                Session::start(options(database, allowed, persistence)).instrument(span.clone());
             starting.spawn(async move {
                 let session = started.await?;
                 Ok::<_, SessionError>(Named { name, span, session })
@@ -137,7 +142,7 @@ impl Named {
     }
 }
 
-fn options(database: &Database, persistence: Persistence) -> Options {
+fn options(database: &Database, allowed: Allowed, persistence: Persistence) -> Options {
     let Database { path, replica, settings } = database;
     Options {
         database: path.clone(),
@@ -147,6 +152,7 @@ fn options(database: &Database, persistence: Persistence) -> Options {
         audit_interval: Some(settings.audit_interval()).filter(|interval| !interval.is_zero()),
         wal_limit: Some(settings.wal_limit().as_u64()).filter(|&limit| limit > 0),
         set_wal: settings.set_wal(),
+        allowed,
         state_folder: settings.state_dir.clone(),
         persistence,
     }

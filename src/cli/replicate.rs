@@ -10,7 +10,8 @@ use crate::store::retry::Persistence;
 pub async fn run(args: ReplicateArgs, configuration: &Configuration) -> Result<Code, Failure> {
     let mut shutdown = listen()?;
     let chosen = configuration.chosen(&args)?;
-    let mut followed = Followed::start(&chosen.databases, Persistence::UnlessPermanent).await?;
+    let mut followed =
+        Followed::start(&chosen.databases, chosen.allowed, Persistence::UnlessPermanent).await?;
     while !followed.is_over() {
         tokio::select! {
             reason = followed.lose_one() => if !followed.is_over() {

@@ -165,6 +165,11 @@ impl Replica {
     }
 }
 
+/// Who wrote a base, if it can be read.
+pub fn holder_of_base(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
+    BaseRecord::decode(epoch, bytes).ok().map(|record| record.holder)
+}
+
 /// Whose records an object holds.
 fn writer(name: ObjectName) -> Option<Epoch> {
     match name {

@@ -5,19 +5,25 @@
 //! that epoch is listed after it was made: of two that are made at once, the later one sees the
 //! earlier. Who does not get an epoch looks again.
 //!
+//! A writer that ends with everything stored releases its epoch: then any host may claim the next one.
+//!
 //! Nothing of a writer is durable before a look that begins after it was stored has found no later
 //! claim: whoever claims after that finds it.
 
+use bytes::Bytes;
 use genesis_wal::id::Epoch;
 use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ObjectName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
+use super::base::holder_of_base;
 use super::sealed::{seal, unseal};
 use super::{Replica, ReplicaError};
-use crate::durable;
 use crate::object::ObjectError;
 use crate::store::{Body, Claims, Store, StoreError, StoreErrorKind};
+use crate::{clock, durable};
 
 /// Who holds an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +39,13 @@ pub struct Holder {
     pub since: String,
 }
 
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host: _, name, pid, since } = self;
+        write!(f, "process {pid} of host {name} since {since}")
+    }
+}
+
 /// `epochs/<epoch>` or `epochs/<epoch>-<nonce>`. The nonce tells this claim from every other.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,21 +54,54 @@ struct ClaimRecord {
     nonce: String,
 }
 
+/// `epochs/<epoch>.release`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReleaseRecord {
+    epoch: u32,
+    /// When it was written, by its writer's clock.
+    time: String,
+}
+
 /// What is listed of the epochs of a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Epochs {
     claims: Vec<ClaimName>,
+    begun: BTreeSet<Epoch>,
+    released: BTreeSet<Epoch>,
+}
+
+/// Who has a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody ever had it.
+    Free,
+    /// The last one that had it was this host.
+    Own,
+    /// The last one that had it has released it.
+    Released,
+    /// Another host has it, or had it and is gone without a word.
+    Held(Epoch, Option<Holder>),
 }
 
 impl Epochs {
     /// The epochs in a listing.
     #[must_use]
     pub fn of(names: impl IntoIterator<Item = ObjectName>) -> Self {
-        let claim = |name| match name {
-            ObjectName::Claim(claim) => Some(claim),
-            _ => None,
-        };
-        Self { claims: names.into_iter().filter_map(claim).collect() }
+        let mut epochs = Self::default();
+        for name in names {
+            match name {
+                ObjectName::Claim(claim) => epochs.claims.push(claim),
+                ObjectName::Base(epoch) => {
+                    epochs.begun.insert(epoch);
+                }
+                ObjectName::Release(epoch) => {
+                    epochs.released.insert(epoch);
+                }
+                _ => {}
+            }
+        }
+        epochs
     }
 
     /// The highest epoch that was ever claimed, whether anybody got it or not.
@@ -64,9 +110,17 @@ impl Epochs {
         self.claims.iter().map(|claim| claim.epoch).max()
     }
 
-    /// The claims of an epoch.
-    fn claims_of(&self, epoch: Epoch) -> impl Iterator<Item = ClaimName> {
-        self.claims.iter().copied().filter(move |claim| claim.epoch == epoch)
+    /// The highest epoch that somebody got. One that several claimed, and none of them began, nobody
+    /// did.
+    fn last(&self) -> Option<Epoch> {
+        let claimed = self.claims.iter().map(|claim| claim.epoch);
+        claimed.filter(|&epoch| self.begun.contains(&epoch) || self.claim_of(epoch).is_some()).max()
+    }
+
+    /// The claim of an epoch, where there is only one.
+    fn claim_of(&self, epoch: Epoch) -> Option<ClaimName> {
+        let mut claims = self.claims.iter().filter(|claim| claim.epoch == epoch);
+        claims.next().filter(|_| claims.next().is_none()).copied()
     }
 }
 
@@ -122,22 +176,50 @@ impl Replica {
         Ok(Epochs::of(listed.into_iter().map(|listed| listed.name)))
     }
 
-    /// Who claimed an epoch, as far as one claim of it is there and can be read.
+    /// Who has the replica, for the host of this number.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn holder(
-        &self,
-        epochs: &Epochs,
-        epoch: Epoch,
-    ) -> Result<Option<Holder>, StoreError> {
-        let claims: Vec<_> = epochs.claims_of(epoch).collect();
-        let [claim] = claims[..] else { return Ok(None) };
-        match self.store.get(&claim.into()).await {
-            Ok(bytes) => Ok(unseal::<ClaimRecord>(&bytes).ok().map(|claim| claim.holder)),
-            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    pub async fn standing(&self, epochs: &Epochs, host: &str) -> Result<Standing, StoreError> {
+        let Some(last) = epochs.last() else { return Ok(Standing::Free) };
+        let holder = self.holder(epochs, last).await?;
+        Ok(if holder.as_ref().is_some_and(|holder| holder.host == host) {
+            Standing::Own
+        } else if epochs.released.contains(&last) {
+            Standing::Released
+        } else {
+            Standing::Held(last, holder)
+        })
+    }
+
+    /// Who has an epoch, as far as that can be read.
+    async fn holder(&self, epochs: &Epochs, epoch: Epoch) -> Result<Option<Holder>, StoreError> {
+        if epochs.begun.contains(&epoch) {
+            let bytes = self.small(ObjectName::Base(epoch)).await?;
+            return Ok(bytes.and_then(|bytes| holder_of_base(epoch, &bytes)));
         }
+        let Some(claim) = epochs.claim_of(epoch) else { return Ok(None) };
+        let bytes = self.small(claim.into()).await?;
+        let record = bytes.and_then(|bytes| unseal::<ClaimRecord>(&bytes).ok());
+        Ok(record.map(|record| record.holder))
+    }
+
+    async fn small(&self, name: ObjectName) -> Result<Option<Bytes>, StoreError> {
+        match self.store.get(&name).await {
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Says that an epoch has ended, with everything stored.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn release(fence: &Fence) -> Result<(), ReplicaError> {
+        let record = ReleaseRecord { epoch: fence.epoch.0, time: clock::wall().to_string() };
+        let name = ObjectName::Release(fence.epoch);
+        let bytes = seal(&record).map_err(|error| ObjectError::damaged(name, error))?;
+        Ok(fence.store.create(&name, Body::Bytes(bytes)).await?)
     }
 
     /// Claims the epoch after the highest of `epochs`; `None` when somebody else has claimed it since

@@ -16,13 +16,14 @@ use thiserror::Error;
 
 use super::capture::Known;
 use super::cursor::Cursor;
+use super::likeness::{Thoroughness, compare};
 use super::record::Recorder;
 use super::scan::Overlay;
 use super::segments::Segments;
 use super::spool::Spool;
 use super::table::PageTable;
 use crate::durable;
-use crate::replica::Tip;
+use crate::replica::{AnotherDatabase, Tip};
 use crate::sqlite::{Held, Source, SourceError};
 
 /// So many bytes of frames that nothing holds are copied under the write lock.
@@ -61,6 +62,9 @@ pub enum EstablishError {
     /// The local state cannot be used.
     #[error("cannot use the local state")]
     Local(#[from] io::Error),
+    /// The replica holds another database.
+    #[error(transparent)]
+    Another(#[from] AnotherDatabase),
 }
 
 /// Where recording begins.
@@ -87,6 +91,8 @@ pub struct Grounds<'a> {
     pub spool: &'a Spool,
     /// The folder of local state.
     pub folder: PathBuf,
+    /// Whether another database may begin another line of history.
+    pub new_generation: bool,
 }
 
 impl Grounds<'_> {
@@ -102,6 +108,7 @@ impl Grounds<'_> {
     ) -> Result<Established, EstablishError> {
         let (generation, txid) = (tip.generation, tip.reached.txid.0);
         if tip.page_size != self.source.page_size() {
+            self.check_likeness(&table)?;
             tracing::error!(%generation, txid, "the page size changed: another line begins");
             return self.begin();
         }
@@ -111,6 +118,7 @@ impl Grounds<'_> {
                 %generation, txid,
                 "the WAL does not reach back to what was recorded: comparing every page"
             );
+            self.check_likeness(&table)?;
             let pages = self.source.pages(&self.held.index)?;
             let recorder = Recorder::after_absence(table, line, pages)?;
             let cursor = self.cursor_of_held()?;
@@ -119,6 +127,15 @@ impl Grounds<'_> {
         tracing::info!(%generation, txid, "continuing what the replica holds");
         let recorder = Recorder::continuing(table, line);
         Ok(Established { recorder, cursor, absent_since: Some(tip.reached.time), is_unheld })
+    }
+
+    /// Refuses another database, unless it is allowed.
+    fn check_likeness(&self, recorded: &PageTable) -> Result<(), EstablishError> {
+        let Self { source, held, new_generation, .. } = self;
+        match compare(source, held, recorded, Thoroughness::Sample)? {
+            Some(likeness) if !new_generation => Ok(likeness.check()?),
+            _ => Ok(()),
+        }
     }
 
     /// Begins with a database of which nothing is known.

@@ -11,13 +11,14 @@ use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::scan::ScanEnd;
 use genesis_wal::time::Micros;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::audit::Audit;
 use super::cursor::Doubt;
 use super::engine::{Action, Seen};
 use super::establish::{EstablishError, Established, Grounds, Origin};
 use super::kept::KeptPacks;
+use super::likeness::{Likeness, Thoroughness, compare};
 use super::record::{RecordError, Recorder};
 use super::scan::Overlay;
 use super::ship::{Outbox, ShippingEnded};
@@ -101,7 +102,9 @@ pub struct Follower {
     /// Where segments are sealed.
     pub spool: Spool,
     /// Says where recording begins, once the replica has been asked.
-    pub origin: Receiver<Origin>,
+    pub words: Receiver<Word>,
+    /// Whether another database may begin another line of history.
+    pub new_generation: bool,
     /// Where what is made goes.
     pub outbox: Outbox,
     /// Says how far it has come.
@@ -110,6 +113,15 @@ pub struct Follower {
     pub alarm: Alarm,
     /// For those who have something to tell it.
     pub waker: Waker,
+}
+
+/// What a follower is told while it waits.
+#[derive(Debug)]
+pub enum Word {
+    /// To compare what it holds with a recorded state.
+    Compare(Box<PageTable>, Thoroughness, oneshot::Sender<Option<Likeness>>),
+    /// To begin.
+    Begin(Box<Origin>),
 }
 
 /// From where following begins.
@@ -140,7 +152,7 @@ impl Follower {
         };
         self.stage.send_replace(Stage::Followed);
         tracing::info!(database = %self.path.display(), "followed: what is committed now is kept");
-        let origin = self.origin.recv().map_err(|_ended| ShippingEnded)?;
+        let origin = self.await_origin(&source, &held)?;
         let (mut beginning, mut tools) = self.unpack(origin)?;
         let mut watch = Watch::new(&self.alarm, &source.wal_path());
         loop {
@@ -170,6 +182,25 @@ impl Follower {
             let (recorder, spare) = tail.dismantle();
             (beginning, tools) = (Beginning::Doubt(Box::new(recorder)), spare);
             held = self.hold_again(&mut source)?;
+        }
+    }
+
+    /// Waits until it is known where recording begins. Until then nothing can change what is held.
+    fn await_origin(&self, source: &Source, held: &Held) -> Result<Origin, ShippingEnded> {
+        loop {
+            match self.words.recv().map_err(|_ended| ShippingEnded)? {
+                Word::Begin(origin) => return Ok(*origin),
+                Word::Compare(recorded, thoroughness, reply) => {
+                    let compared = compare(source, held, &recorded, thoroughness);
+                    let likeness = compared.unwrap_or_else(|error| {
+                        let error = telemetry::chain(&error);
+                        tracing::error!(%error, "cannot compare the database with the replica");
+                        None
+                    });
+                    // Who asked may have given up.
+                    reply.send(likeness).ok();
+                }
+            }
         }
     }
 
@@ -226,7 +257,8 @@ impl Follower {
             *held = source.backfill_all()?;
         }
         let folder = self.folder.clone();
-        let grounds = Grounds { source, held, spool: &self.spool, folder };
+        let new_generation = self.new_generation;
+        let grounds = Grounds { source, held, spool: &self.spool, folder, new_generation };
         Ok(match beginning {
             Beginning::Resume(known, epoch) => {
                 let (tip, table) = *known;

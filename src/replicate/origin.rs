@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::Sender;
 
 use genesis_snapshot::inventory::{Inventory, Line};
 use genesis_snapshot::manifest::Manifest;
@@ -16,15 +16,14 @@ use tokio::task::spawn_blocking;
 
 use super::capture::Known;
 use super::establish::Origin;
+use super::follow::Word;
 use super::kept::KeptPacks;
+use super::ownership::{Allowed, Candidate};
 use super::spool::{PartFile, Spool};
 use super::table::{Sources, at_tip};
+use crate::clock;
 use crate::replica::{Fence, Holder, Replica, ReplicaError, Tip};
 use crate::store::Store;
-use crate::{clock, durable};
-
-/// The longest pause before an epoch is claimed that several wanted at once.
-const CLAIM_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where to ask.
 #[derive(Debug)]
@@ -39,6 +38,10 @@ pub struct Question {
     pub kept: KeptPacks,
     /// The random number of this host's state.
     pub host: String,
+    /// What the operator allows.
+    pub allowed: Allowed,
+    /// To the follower.
+    pub follower: Sender<Word>,
 }
 
 /// Claims an epoch, and finds the newest state that the replica and the spool hold together, with the
@@ -47,10 +50,18 @@ pub struct Question {
 /// # Errors
 /// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
 pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
-    let Question { store, spool, folder, kept, host } = question;
+    let Question { store, spool, folder, kept, host, allowed, follower } = question;
     let replica = Replica::open_or_create(store).await?;
     let holder = holder(host);
-    let fence = claim(&replica, &holder).await?;
+    let fence = Candidate {
+        replica: &replica,
+        holder: &holder,
+        allowed,
+        spool: &spool,
+        folder: &folder,
+        follower: &follower,
+    };
+    let fence = fence.claim().await?;
     let epoch = fence.epoch();
     let history = replica.history().await?;
     let found = replica.tip(&history.inventory).await;
@@ -97,18 +108,6 @@ fn holder(host: String) -> Holder {
     Holder { host, name, pid: std::process::id(), since: clock::wall().to_string() }
 }
 
-/// Claims the next epoch that nobody else gets.
-async fn claim(replica: &Replica, holder: &Holder) -> Result<Fence, ReplicaError> {
-    loop {
-        if let Some(fence) = replica.claim(&replica.epochs().await?, holder).await? {
-            return Ok(fence);
-        }
-        let random = durable::random().map_err(ReplicaError::Random)?;
-        let longest = u64::try_from(CLAIM_PAUSE.as_nanos()).unwrap_or(u64::MAX);
-        tokio::time::sleep(Duration::from_nanos(random % longest)).await;
-    }
-}
-
 /// The newest snapshot of the newest line.
 async fn newest_manifest(
     replica: &Replica,
@@ -120,7 +119,8 @@ async fn newest_manifest(
     Ok(unless_damaged(manifest, "the newest snapshot")?.map(Box::new))
 }
 
-fn unless_damaged<T>(
+/// What was read, unless objects that are damaged or missing are in the way, which is logged.
+pub fn unless_damaged<T>(
     result: Result<T, ReplicaError>,
     what: &str,
 ) -> Result<Option<T>, ReplicaError> {

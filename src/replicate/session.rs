@@ -3,8 +3,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use genesis_wal::id::Txid;
@@ -13,15 +13,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
-use super::establish::Origin;
-use super::follow::{FollowError, Follower, Stage};
+use super::follow::{FollowError, Follower, Stage, Word};
 use super::kept::KeptPacks;
 use super::origin;
+use super::ownership::Allowed;
 use super::ship::{Outbox, ShipError, Shipper};
 use super::spool::Spool;
 use super::state::{StateError, StateFolder};
 use super::watch::{Waker, alarm};
-use crate::replica::{Fence, ReplicaError};
+use crate::replica::{Fence, Replica, ReplicaError};
 use crate::store::Store;
 use crate::store::retry::{Persistence, Retrying};
 
@@ -43,6 +43,8 @@ pub struct Options {
     pub wal_limit: Option<u64>,
     /// Switch the database to WAL mode if need be.
     pub set_wal: bool,
+    /// What the operator allows.
+    pub allowed: Allowed,
     /// Where local state lives, if not beside the database.
     pub state_folder: Option<PathBuf>,
     /// What to do when the replica cannot be reached at the start: wait for it, or give up on what
@@ -112,8 +114,9 @@ impl Session {
         let (outbox, shipments) = Outbox::new();
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
         let (durable_sender, durable) = watch::channel(None);
-        let (origin_sender, origin) = std_mpsc::channel();
+        let (word_sender, words) = std_mpsc::channel();
         let (fence_sender, fence) = oneshot::channel();
+        let held = Arc::new(OnceLock::new());
         let follower = Follower {
             path,
             set_wal: options.set_wal,
@@ -125,7 +128,8 @@ impl Session {
             kept: kept.clone(),
             wal_limit: options.wal_limit,
             spool: spool.clone(),
-            origin,
+            words,
+            new_generation: options.allowed.new_generation,
             outbox,
             stage: stage_sender,
             alarm,
@@ -140,17 +144,19 @@ impl Session {
                 folder: folder.path().to_owned(),
                 kept,
                 host: folder.host()?,
+                allowed: options.allowed,
+                follower: word_sender,
             },
             stage: stage.clone(),
             durable: durable_sender.clone(),
             fence: fence_sender,
-            answer: origin_sender,
+            held: Arc::clone(&held),
         };
         let asking = tokio::spawn(question.ask().in_current_span());
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
         let shipper = Shipper { store, spool, shipments, fence, durable: durable_sender };
         let shipping = tokio::spawn(shipper.run().in_current_span());
-        let parts = Parts { following, asking, shipping, waker: waker.clone() };
+        let parts = Parts { following, asking, shipping, held, waker: waker.clone() };
         let end = tokio::spawn(async move {
             let _locked_until_the_end = folder;
             parts.end().await
@@ -186,6 +192,9 @@ impl Session {
     }
 }
 
+/// How long the replica may take for the last word of all.
+const RELEASE: Duration = Duration::from_secs(5);
+
 /// How long the replica may take for what was recorded before following failed.
 const LAST_SHIPMENTS: Duration = Duration::from_secs(5);
 
@@ -211,7 +220,8 @@ struct Question {
     stage: watch::Receiver<Stage>,
     durable: watch::Sender<Option<Txid>>,
     fence: oneshot::Sender<Fence>,
-    answer: std_mpsc::Sender<Origin>,
+    /// The epoch that this session has, once it has one.
+    held: Arc<OnceLock<Fence>>,
 }
 
 impl Question {
@@ -220,11 +230,13 @@ impl Question {
         if self.stage.wait_for(|stage| *stage == Stage::Followed).await.is_err() {
             return Ok(());
         }
+        let follower = self.about.follower.clone();
         let (origin, fence) = origin::ask(self.about).await?;
         self.durable.send_replace(origin.stored);
+        self.held.set(fence.clone()).ok();
         // Shipper and follower may have failed meanwhile; they say why.
         self.fence.send(fence).ok();
-        self.answer.send(origin).ok();
+        follower.send(Word::Begin(Box::new(origin))).ok();
         Ok(())
     }
 }
@@ -234,6 +246,7 @@ struct Parts {
     following: Following,
     asking: JoinHandle<Result<(), ReplicaError>>,
     shipping: JoinHandle<Result<(), ShipError>>,
+    held: Arc<OnceLock<Fence>>,
     waker: Waker,
 }
 
@@ -270,7 +283,21 @@ impl Parts {
             // the spool.
             tokio::time::timeout(LAST_SHIPMENTS, self.shipping).await.ok();
         }
-        Ok(Report { recorded: followed? })
+        let recorded = followed?;
+        release(&self.held).await;
+        Ok(Report { recorded })
+    }
+}
+
+/// Leaves the replica to whoever wants it. Where that fails, others need to be told to take it over.
+async fn release(held: &OnceLock<Fence>) {
+    let Some(fence) = held.get() else { return };
+    match tokio::time::timeout(RELEASE, Replica::release(fence)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot release the replica: another host has to take it over");
+        }
+        Err(_elapsed) => tracing::warn!("the replica was not released in time"),
     }
 }
 

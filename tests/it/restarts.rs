@@ -129,7 +129,8 @@ fn a_change_that_nobody_saw_is_shipped_as_one_record_of_the_pages_that_differ() 
     assert_complete(&sandbox, application);
 }
 
-/// A database of the same name that is another one: the replica keeps both histories.
+/// A database of the same name that is another one: it is refused, and when it is wanted, the replica
+/// keeps both histories.
 #[test]
 fn another_database_in_its_place() {
     let sandbox = Sandbox::with_database();
@@ -140,12 +141,51 @@ fn another_database_in_its_place() {
     }
     let mut application = sandbox.application(Sqlite::Python);
     application.run("PRAGMA page_size=512; PRAGMA journal_mode=WAL; CREATE TABLE other(x);");
-    let replicator = sandbox.replicate();
+    let refused = sandbox.replicate_fails(&[]).expect_code(7);
+    refused.expect_words(&["another database than the one in the replica", "--new-generation"]);
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(3)));
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&["--new-generation"]));
+    replicator.wait_until_followed();
     application.run("INSERT INTO other VALUES(1);");
     replicator.stop();
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (2, Some(5)));
     assert!(same_bytes(&sandbox.restore(&["--txid", "3"]).0, &old));
     assert_complete(&sandbox, application);
+}
+
+/// Half of the pages tell a database from another, where there are some.
+#[test]
+fn another_database_of_the_same_shape_in_its_place() {
+    let fill = |seed: u64| {
+        format!(
+            "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 300)
+             INSERT INTO t SELECT {seed} || hex(randomblob(200)) FROM c;"
+        )
+    };
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run(&fill(1));
+    sandbox.replicate().stop();
+    // It grows to thrice its size while nobody looks, and is the same.
+    application.run(&fill(2));
+    application.run(&fill(3));
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    sandbox.replicate().stop();
+
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("DELETE FROM t;");
+    application.run(&[fill(4), fill(5), fill(6)].concat());
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    let before = sandbox.objects();
+    let refused = sandbox.replicate_fails(&[]).expect_code(7);
+    refused.expect_words(&["another database than the one in the replica", "--new-generation"]);
+    assert_eq!(sandbox.objects(), before);
+    let mut allowed = sandbox.start(&mut sandbox.replicate_command(&["--new-generation"]));
+    allowed.wait_until_followed();
+    allowed.stop();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
 }
 
 /// Each start ends cleanly with what came before it, however short it is.

@@ -7,6 +7,7 @@
 //! | `epochs/<epoch>` | a writer's claim; `epochs/<epoch>-<nonce>` where names can't be claimed |
 //! | `epochs/<epoch>.base` | what that epoch continues |
 //! | `checks/<nonce>` | nothing: whoever tries the place stores it, and removes it |
+//! | `epochs/<epoch>.release` | that its writer has ended, with everything stored |
 //! | `<generation>/snapshots/<txid>-<time>-<epoch>-<attempt>.manifest` | a snapshot |
 //! | `<generation>/packs/<epoch>-<attempt>-<part>.pack` | page blocks of snapshots |
 //! | `<generation>/wal/<level>/<first>-<last>-<time>-<epoch>.seg` | transactions |
@@ -37,6 +38,8 @@ pub enum ObjectName {
     Base(Epoch),
     /// What is stored to try the place.
     Marker(u64),
+    /// That an epoch has ended.
+    Release(Epoch),
     /// A snapshot.
     Manifest(ManifestName),
     /// Page blocks of snapshots.
@@ -147,6 +150,7 @@ impl fmt::Display for ObjectName {
             Self::Claim(name) => name.fmt(f),
             Self::Base(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}.base"),
             Self::Marker(nonce) => write!(f, "{MARKERS_PREFIX}{nonce:016x}"),
+            Self::Release(epoch) => write!(f, "{EPOCHS_PREFIX}{epoch}.release"),
             Self::Manifest(name) => name.fmt(f),
             Self::Pack(name) => name.fmt(f),
             Self::Segment(name) => name.fmt(f),
@@ -214,8 +218,10 @@ fn parse(key: &str) -> Option<ObjectName> {
     }
     let (folder, rest) = key.split_once('/')?;
     if folder == "epochs" {
-        return Some(match rest.strip_suffix(".base") {
-            Some(epoch) => ObjectName::Base(epoch.parse().ok()?),
+        return Some(match rest.split_once('.') {
+            Some((epoch, "base")) => ObjectName::Base(epoch.parse().ok()?),
+            Some((epoch, "release")) => ObjectName::Release(epoch.parse().ok()?),
+            Some(_) => return None,
             None => ObjectName::Claim(parse_claim(rest)?),
         });
     }
@@ -318,6 +324,7 @@ mod tests {
             ClaimName { epoch, nonce: Some(0xdef) }.into(),
             ObjectName::Base(epoch),
             ObjectName::Marker(0xdef),
+            ObjectName::Release(epoch),
             manifest.into(),
             ManifestName { repair: 1, ..manifest }.into(),
             pack.into(),
@@ -338,6 +345,7 @@ mod tests {
                 "epochs/0000000004-0000000000000def",
                 "epochs/0000000004.base",
                 "checks/0000000000000def",
+                "epochs/0000000004.release",
                 "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004-0000000005.manifest",
                 "0000000003-0000000000000abc/snapshots/00000000000000000017-01700000000123-0000000004-0000000005-r00001.manifest",
                 "0000000003-0000000000000abc/packs/0000000004-0000000002-0000000009.pack",
@@ -385,6 +393,10 @@ mod tests {
             "checks/0000000000000DEF",
             "checks/0000000000000def-r00001",
             "epochs/0000000004-0000000000000def.base",
+            "epochs/0000000004-0000000000000def.release",
+            "epochs/0000000004.released",
+            "epochs/0000000004.base.release",
+            "epochs/0000000004.",
         ] {
             assert_eq!(text.parse::<ObjectName>(), Err(BadName(text.to_owned())));
         }
