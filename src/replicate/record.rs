@@ -3,63 +3,28 @@
 //! What cannot be recorded as it comes opens a [`Gap`]: the table goes on, and one record of all that
 //! may have changed closes it.
 
-use std::convert::Infallible;
+mod error;
+mod images;
+
 use std::io;
 
 use fixedbitset::FixedBitSet;
 use genesis_wal::name::SegmentName;
-use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
+use genesis_wal::page::{PageHash, PageNumber, StateHash};
 use genesis_wal::position::WalPosition;
-use genesis_wal::scan::{FrameRef, Transaction};
-use genesis_wal::segment::{EncodeError, Stored, TransactionHeader, TransactionKind};
+use genesis_wal::scan::Transaction;
+use genesis_wal::segment::{TransactionHeader, TransactionKind};
 use genesis_wal::time::Micros;
-use thiserror::Error;
 
+pub use self::error::RecordError;
+use self::images::{FrameImages, StateImages, Written, page_of};
 use super::base::Bases;
-use super::cursor::Doubt;
 use super::gap::Gap;
 use super::passes::Passes;
 use super::readback::{Misplaced, ReadBack};
-use super::segments::{Image, Images, PART_BYTES, Segments, SegmentsError};
-use super::ship::ShippingEnded;
-use super::table::{AdvanceError, AsOf, PageTable};
+use super::segments::{PART_BYTES, Segments, SegmentsError};
+use super::table::{AsOf, PageTable};
 use crate::sqlite::{FrameReader, Source, SourceError, StateReader};
-
-/// Why a transaction was not recorded.
-#[derive(Debug, Error)]
-pub enum RecordError {
-    /// It does not continue what was recorded.
-    #[error("{0}")]
-    Doubt(Doubt),
-    /// The source cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The local state cannot be written.
-    #[error("cannot write the local state")]
-    Local(#[from] io::Error),
-    /// The segment cannot be encoded.
-    #[error("cannot encode a segment")]
-    Encode(#[from] EncodeError),
-    /// Nothing more is shipped.
-    #[error(transparent)]
-    Outbox(#[from] ShippingEnded),
-    /// No transaction id is left.
-    #[error("the last transaction id is used up")]
-    TxidsExhausted,
-}
-
-impl RecordError {
-    /// Whether it may pass by itself, or when somebody mends what is outside: a full disk, a failing
-    /// one, no descriptors left.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Local(_) => true,
-            Self::Source(error) => error.may_pass(),
-            Self::Doubt(_) | Self::Encode(_) | Self::Outbox(_) | Self::TxidsExhausted => false,
-        }
-    }
-}
 
 /// When transactions were committed, as far as anybody can tell.
 #[derive(Debug, Clone, Copy)]
@@ -92,16 +57,6 @@ pub struct Recorder {
     passes: Option<Passes>,
     read_back: ReadBack,
     bases: Bases,
-}
-
-/// What a transaction wrote.
-struct Written {
-    frames: Vec<FrameRef>,
-    hashed: Vec<(PageNumber, PageHash)>,
-    /// The hashes of the same pages before it.
-    before: Vec<Option<PageHash>>,
-    /// The pages one after another; nothing when they are more than a part holds.
-    pages: Vec<u8>,
 }
 
 impl Recorder {
@@ -229,7 +184,7 @@ impl Recorder {
                 );
                 Ok(())
             }
-            error => Err(plain(error)),
+            error => Err(error.into()),
         }
     }
 
@@ -353,7 +308,7 @@ impl Recorder {
             let buffer = vec![0; self.table.page_size().bytes()];
             let bases = &mut self.bases;
             let mut images = StateImages { state, table: &self.table, buffer, bases };
-            line.append(header, position, &pages, &mut images).map_err(plain)?;
+            line.append(header, position, &pages, &mut images)?;
         }
         self.gap = None;
         Ok(Some(closed))
@@ -432,7 +387,7 @@ impl Recorder {
     /// When the spool cannot be written.
     pub fn seal(&mut self) -> Result<Option<SegmentName>, RecordError> {
         let Some(line) = &mut self.line else { return Ok(None) };
-        let sealed = line.seal().map_err(plain)?;
+        let sealed = line.seal()?;
         if let Some(name) = sealed {
             let unmatched = self.bases.take_unmatched();
             tracing::debug!(segment = %name, unmatched, "sealed; so many pages had no base");
@@ -505,29 +460,6 @@ pub struct Closed {
     pub pages: usize,
 }
 
-impl From<AdvanceError> for RecordError {
-    fn from(error: AdvanceError) -> Self {
-        match error {
-            AdvanceError::Missing(page) => Self::Doubt(Doubt::MissingPage(page)),
-            AdvanceError::NoRoom(error) => Self::Local(error),
-        }
-    }
-}
-
-impl From<Infallible> for RecordError {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
-fn plain<E: Into<RecordError>>(error: SegmentsError<E>) -> RecordError {
-    match error {
-        SegmentsError::Spool(error) => RecordError::Local(error),
-        SegmentsError::Encode(error) => RecordError::Encode(error),
-        SegmentsError::Image(error) => error.into(),
-    }
-}
-
 fn header_of(
     line: &Segments,
     transaction: &Transaction,
@@ -548,64 +480,4 @@ fn header_of(
         records: u32::try_from(records).unwrap_or(u32::MAX),
         state,
     })
-}
-
-/// The images of a transaction: as they were read, or read again where they were too many to keep.
-struct FrameImages<'a, 'b> {
-    written: &'a Written,
-    page_size: PageSize,
-    frames: &'a mut FrameReader<'b>,
-    bases: &'a mut Bases,
-}
-
-impl Images for FrameImages<'_, '_> {
-    type Error = RecordError;
-
-    fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
-        let before = self.written.before.get(index).copied().flatten();
-        // A base that cannot be read is none: the image is stored in full.
-        let base = self.bases.base_of(page, before, self.frames).unwrap_or(None);
-        let len = self.page_size.bytes();
-        let bytes = if let Some(read) = self.written.pages.get(index * len..(index + 1) * len) {
-            read
-        } else {
-            let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
-            page_of(self.frames, frame)?
-        };
-        Ok(Image { bytes, base })
-    }
-
-    fn stored(&mut self, page: PageNumber, stored: Stored) {
-        self.bases.stored(page, stored);
-    }
-}
-
-/// Images of the state that was last seen, which are proven by the page table. They are stored in full:
-/// what the pages were before is not known.
-struct StateImages<'a, 'b> {
-    state: &'a mut StateReader<'b>,
-    table: &'a PageTable,
-    buffer: Vec<u8>,
-    bases: &'a mut Bases,
-}
-
-impl Images for StateImages<'_, '_> {
-    type Error = RecordError;
-
-    fn image(&mut self, _index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
-        self.state.read(page, &mut self.buffer)?;
-        if Some(PageHash::of(page, &self.buffer)) == self.table.hash(page) {
-            Ok(Image { bytes: &self.buffer, base: None })
-        } else {
-            Err(RecordError::Doubt(Doubt::Misread(page)))
-        }
-    }
-
-    fn stored(&mut self, page: PageNumber, stored: Stored) {
-        self.bases.stored(page, stored);
-    }
-}
-
-fn page_of<'a>(frames: &'a mut FrameReader<'_>, frame: u32) -> Result<&'a [u8], RecordError> {
-    frames.page(frame)?.ok_or(RecordError::Doubt(Doubt::Vanished(frame)))
 }

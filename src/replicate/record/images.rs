@@ -1,0 +1,85 @@
+//! Where the images come from that are recorded.
+
+use genesis_wal::page::{PageHash, PageNumber, PageSize};
+use genesis_wal::scan::FrameRef;
+use genesis_wal::segment::Stored;
+
+use super::RecordError;
+use crate::replicate::base::Bases;
+use crate::replicate::cursor::Doubt;
+use crate::replicate::segments::{Image, Images};
+use crate::replicate::table::PageTable;
+use crate::sqlite::{FrameReader, StateReader};
+
+/// What a transaction wrote.
+pub(super) struct Written {
+    pub(super) frames: Vec<FrameRef>,
+    pub(super) hashed: Vec<(PageNumber, PageHash)>,
+    /// The hashes of the same pages before it.
+    pub(super) before: Vec<Option<PageHash>>,
+    /// The pages one after another; nothing when they are more than a part holds.
+    pub(super) pages: Vec<u8>,
+}
+
+/// The images of a transaction: as they were read, or read again where they were too many to keep.
+pub(super) struct FrameImages<'a, 'b> {
+    pub(super) written: &'a Written,
+    pub(super) page_size: PageSize,
+    pub(super) frames: &'a mut FrameReader<'b>,
+    pub(super) bases: &'a mut Bases,
+}
+
+impl Images for FrameImages<'_, '_> {
+    type Error = RecordError;
+
+    fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
+        let before = self.written.before.get(index).copied().flatten();
+        // A base that cannot be read is none: the image is stored in full.
+        let base = self.bases.base_of(page, before, self.frames).unwrap_or(None);
+        let len = self.page_size.bytes();
+        let bytes = if let Some(read) = self.written.pages.get(index * len..(index + 1) * len) {
+            read
+        } else {
+            let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
+            page_of(self.frames, frame)?
+        };
+        Ok(Image { bytes, base })
+    }
+
+    fn stored(&mut self, page: PageNumber, stored: Stored) {
+        self.bases.stored(page, stored);
+    }
+}
+
+/// Images of the state that was last seen, which are proven by the page table. They are stored in full:
+/// what the pages were before is not known.
+pub(super) struct StateImages<'a, 'b> {
+    pub(super) state: &'a mut StateReader<'b>,
+    pub(super) table: &'a PageTable,
+    pub(super) buffer: Vec<u8>,
+    pub(super) bases: &'a mut Bases,
+}
+
+impl Images for StateImages<'_, '_> {
+    type Error = RecordError;
+
+    fn image(&mut self, _index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
+        self.state.read(page, &mut self.buffer)?;
+        if Some(PageHash::of(page, &self.buffer)) == self.table.hash(page) {
+            Ok(Image { bytes: &self.buffer, base: None })
+        } else {
+            Err(RecordError::Doubt(Doubt::Misread(page)))
+        }
+    }
+
+    fn stored(&mut self, page: PageNumber, stored: Stored) {
+        self.bases.stored(page, stored);
+    }
+}
+
+pub(super) fn page_of<'a>(
+    frames: &'a mut FrameReader<'_>,
+    frame: u32,
+) -> Result<&'a [u8], RecordError> {
+    frames.page(frame)?.ok_or(RecordError::Doubt(Doubt::Vanished(frame)))
+}
