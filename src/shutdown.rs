@@ -37,6 +37,7 @@ impl Shutdown {
     pub async fn insisted(&mut self) {
         if self.asked.is_none() {
             self.asked().await;
+            tracing::info!("still shipping what is committed; a second signal ends that at once");
         }
         self.asked().await;
     }

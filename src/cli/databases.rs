@@ -37,6 +37,9 @@ impl Configuration {
     /// What `replicate` and `exec` follow.
     pub fn chosen(&self, args: &ReplicateArgs) -> Result<Chosen, Failure> {
         let config = self.find()?;
+        if let Some(config) = &config {
+            tracing::info!(file = %config.file.display(), "the configuration");
+        }
         let databases = match (&args.db, &args.replica, &config) {
             (Some(path), Some(replica), config) => vec![typed(config.as_ref(), path, replica)],
             (Some(path), None, Some(config)) => vec![named(config, path)?.clone()],
@@ -86,11 +89,7 @@ impl Configuration {
     }
 
     fn find(&self) -> Result<Option<Config>, Failure> {
-        let found = Config::find(self.named.as_deref(), super::environment)?;
-        if let Some(config) = &found {
-            tracing::debug!(file = %config.file.display(), "the configuration");
-        }
-        Ok(found)
+        Ok(Config::find(self.named.as_deref(), super::environment)?)
     }
 }
 

@@ -44,7 +44,7 @@ fn a_quiet_database_is_not_touched_at_all() {
     let sandbox = Sandbox::new();
     let mut application = sandbox.application(Sqlite::Shell);
     application.run("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1);");
-    application.run("PRAGMA wal_checkpoint; INSERT INTO t VALUES(2); INSERT INTO t VALUES(3);");
+    application.run("INSERT INTO t VALUES(2); PRAGMA wal_checkpoint;");
     let files = [sandbox.db.clone(), sandbox.path("app/app.db-wal")];
     let bytes = || files.clone().map(|path| std::fs::read(path).unwrap());
     let before = bytes();
@@ -69,8 +69,7 @@ fn only_the_applications_commits_are_in_the_database() {
     application.run("INSERT INTO t VALUES(1);");
     application.close();
     replicator.stop();
-    // The commit is where the application put it.
-    assert!(std::fs::read(&sandbox.db).unwrap() == before);
+    // The WAL is where the application left it.
     assert!(sandbox.path("app/app.db-wal").metadata().unwrap().len() > 32);
 
     let mut application = sandbox.application(Sqlite::Shell);

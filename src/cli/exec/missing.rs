@@ -30,6 +30,8 @@ pub async fn restore(databases: &[Database], may_be_empty: bool) -> Result<(), F
                 tracing::error!(%path, reason, "NOT restored: the application starts without");
             }
             other => other.map_err(|failure| {
+                let hint = hint(failure.code);
+                let failure = hint.into_iter().fold(failure, Failure::hinted);
                 failure.context(format!("the application is not started: {path} is missing"))
             })?,
         }
@@ -62,6 +64,17 @@ async fn restore_latest(database: &Database) -> Result<(), Failure> {
     let restored = restored.map_err(|error| not_nothing(error.into()))?.restored;
     tracing::info!(%path, txid = restored.txid.0, time = %restored.time, "restored");
     Ok(())
+}
+
+fn hint(code: Code) -> Option<&'static str> {
+    match code {
+        Code::STORAGE => Some(
+            "Start again when it answers; --allow-empty-on-error starts the application without a \
+             database.",
+        ),
+        Code::INTEGRITY => Some("`list` and `restore` tell which other states can be had."),
+        _ => None,
+    }
 }
 
 /// That there is nothing to restore where there is something is damage.

@@ -197,6 +197,7 @@ fn a_second_signal_ends_at_once() {
     let mut process = sandbox.start(&mut command);
     process.wait_for_log("the application ended");
     process.signal(Signal::TERM);
+    process.wait_for_log("a second signal ends that at once");
     // Signals that are close together are one.
     let ended = wait_until("the end", || {
         process.signal(Signal::TERM);
