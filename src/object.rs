@@ -67,6 +67,7 @@ impl ObjectError {
 pub struct OwnedPart {
     header: PartHeader,
     payload: Bytes,
+    bytes: Bytes,
 }
 
 impl OwnedPart {
@@ -74,6 +75,12 @@ impl OwnedPart {
     #[must_use]
     pub fn part(&self) -> Part<'_> {
         Part { header: self.header, payload: &self.payload }
+    }
+
+    /// All of its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -105,7 +112,8 @@ impl PartStream {
         self.fill(len).await?;
         let bytes = self.buffer.split_to(len.min(self.buffer.len())).freeze();
         let part = Part::decode(&mut Reader::new(&bytes)).map_err(|error| self.damaged(error))?;
-        Ok(Some(OwnedPart { header: part.header, payload: bytes.slice_ref(part.payload) }))
+        let (header, payload) = (part.header, bytes.slice_ref(part.payload));
+        Ok(Some(OwnedPart { header, payload, bytes }))
     }
 
     /// The name of the object.

@@ -12,7 +12,7 @@
 //! | `holds` | how long the application's writers were held |
 //! | `readback`, `underhand`, `audit` | whether the database holds what was recorded, and only that |
 //! | `idle` | threads that run when nothing else wants to |
-//! | `spool`, `ship` | what waits for upload, and the upload |
+//! | `spool`, `ship`, `merging` | what waits for upload, the upload, and what is merged after it |
 //! | `session` | all of it together, started and stopped |
 
 mod attend;
@@ -28,6 +28,7 @@ mod holds;
 mod idle;
 mod kept;
 mod likeness;
+mod merging;
 mod origin;
 mod ownership;
 mod passes;
@@ -56,4 +57,5 @@ pub use ownership::Allowed;
 pub use record::RecordError;
 pub use session::{Options, Report, Session, SessionError, canonical};
 pub use ship::ShipError;
+pub use spool::Limits as SpoolLimits;
 pub use state::{StateError, state_folder};

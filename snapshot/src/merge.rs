@@ -104,7 +104,9 @@ pub struct Ladder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Top {
     segment: Listed<SegmentName>,
-    /// Its bytes turned out not to be what they should.
+    /// The last of its transactions that is history.
+    last: Txid,
+    /// Its bytes turned out not to be what they should, or not all of it is history.
     is_useless: bool,
 }
 
@@ -117,7 +119,10 @@ impl Ladder {
         let mut from = first.map(before);
         while let Some(after) = from {
             let chain = line.chain(after);
-            let top = |segment| Top { segment, is_useless: false };
+            let top = |segment: Listed<SegmentName>| {
+                let last = line.last_in(&segment.name);
+                Top { segment, last, is_useless: last < segment.name.last }
+            };
             tops.extend(chain.segments.into_iter().map(top));
             from = chain.gap.map(|gap| before(gap.next));
         }
@@ -137,12 +142,12 @@ impl Ladder {
         // None holds another: both their ends ascend.
         let begun = self.tops.partition_point(|top| top.segment.name.first <= name.first);
         let holder = begun.checked_sub(1).and_then(|at| self.tops.get(at));
-        if holder.is_some_and(|top| name.last <= top.segment.name.last) {
+        if holder.is_some_and(|top| name.last <= top.last) {
             return;
         }
         let from = self.tops.partition_point(|top| top.segment.name.first < name.first);
-        let to = self.tops.partition_point(|top| top.segment.name.last <= name.last);
-        self.tops.splice(from..to.max(from), [Top { segment, is_useless: false }]);
+        let to = self.tops.partition_point(|top| top.last <= name.last);
+        self.tops.splice(from..to.max(from), [Top { segment, last: name.last, is_useless: false }]);
     }
 
     /// Takes a snapshot that is stored now.
@@ -200,7 +205,7 @@ impl Ladder {
     /// Whether two segments may stand in one row of a level.
     fn is_row(&self, one: &Top, next: &Top, rules: &Rules) -> bool {
         let may_span = next.level() < rules.spanning_level
-            || !self.has_snapshot(one.segment.name.last, next.segment.name.first);
+            || !self.has_snapshot(one.last, next.segment.name.first);
         is_next(one, next) && one.level() == next.level() && may_span
     }
 
@@ -218,20 +223,19 @@ impl Ladder {
 
     /// Whether a segment is of use, and the only one with each of its transactions.
     fn is_free(&self, at: usize) -> bool {
-        let name = |at: usize| self.tops.get(at).map(|top| top.segment.name);
-        let Some(this) = name(at) else { return false };
-        let before = at.checked_sub(1).and_then(name);
-        let is_useless = self.tops.get(at).is_some_and(|top| top.is_useless);
-        !is_useless
-            && before.is_none_or(|before| before.last < this.first)
-            && name(at + 1).is_none_or(|next| this.last < next.first)
+        let Some(this) = self.tops.get(at) else { return false };
+        let before = at.checked_sub(1).and_then(|at| self.tops.get(at));
+        let is_apart = |one: &Top, next: &Top| one.last < next.segment.name.first;
+        !this.is_useless
+            && before.is_none_or(|before| is_apart(before, this))
+            && self.tops.get(at + 1).is_none_or(|next| is_apart(this, next))
     }
 
     /// The cheapest neighbours between two snapshots that have too many segments between them.
     fn crowded(&self, rules: &Rules) -> Option<(&[Top], Because)> {
         let ends = self.snapshots.iter().skip(1).copied().chain([Txid(u64::MAX)]);
         self.snapshots.iter().zip(ends).find_map(|(&snapshot, end)| {
-            let from = self.tops.partition_point(|top| top.segment.name.last <= snapshot);
+            let from = self.tops.partition_point(|top| top.last <= snapshot);
             let to = self.tops.partition_point(|top| top.segment.name.first <= end);
             let between = self.tops.get(from..to).unwrap_or_default();
             let count = between.iter().filter(|top| !top.is_large(rules)).count();
@@ -308,16 +312,17 @@ impl Merge {
 pub fn covered(line: &Line) -> Vec<Listed<SegmentName>> {
     let mut segments = line.segments().to_vec();
     segments.sort_by_key(|s| (s.name.first, Reverse(s.name.last), Reverse(s.name.level)));
-    let mut holders: Vec<SegmentName> = Vec::new();
+    // Merged segments, and the last of their transactions that are history.
+    let mut holders: Vec<(SegmentName, Txid)> = Vec::new();
     let is_covered = |Listed { name, .. }: &Listed<SegmentName>| {
-        holders.retain(|holder| holder.last >= name.first);
+        holders.retain(|(_, last)| *last >= name.first);
         // What a writer wrote after it was cut off covers nothing that the next one wrote.
-        let is_held = holders.iter().any(|holder| {
-            let is_longer = holder.first < name.first || holder.last > name.last;
-            is_longer && holder.last >= name.last && holder.epoch >= name.epoch
+        let is_held = holders.iter().any(|(holder, last)| {
+            let is_longer = holder.first < name.first || *last > name.last;
+            is_longer && *last >= name.last && holder.epoch >= name.epoch
         });
         if name.level > 0 {
-            holders.push(*name);
+            holders.push((*name, line.last_in(name)));
         }
         is_held
     };
@@ -329,7 +334,7 @@ fn before(txid: Txid) -> Txid {
 }
 
 fn is_next(one: &Top, next: &Top) -> bool {
-    one.segment.name.last.next() == Some(next.segment.name.first)
+    one.last.next() == Some(next.segment.name.first)
 }
 
 fn level(row: &[Top]) -> u8 {

@@ -36,16 +36,20 @@ fn database_keys(database: &Database) -> Keys {
     let Database { path, replica, settings } = database;
     let canonical = canonical(path).unwrap_or_else(|_| path.clone());
     let text = |path: &Path| Value::from(path.display().to_string());
-    vec![
+    let mut keys: Keys = vec![
         ("path", text(path)),
         ("replica", replica.to_string().into()),
         ("sync_interval", written_duration(settings.sync_interval(replica)).into()),
         ("snapshot_interval", written_duration(settings.snapshot_interval()).into()),
         ("audit_interval", written_duration(settings.audit_interval()).into()),
         ("wal_limit", written_size(settings.wal_limit()).into()),
+        ("spool_keep", written_size(settings.spool_keep()).into()),
         ("set_wal", settings.set_wal().into()),
         ("state_dir", text(&state_folder(&canonical, settings.state_dir.as_deref()))),
-    ]
+    ];
+    // Without one it goes by what is free at each moment.
+    keys.extend(settings.spool_limit.map(|limit| ("spool_limit", written_size(limit).into())));
+    keys
 }
 
 /// The configuration as a configuration.

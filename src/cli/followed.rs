@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 
 use super::exit::{Code, Failure};
 use crate::config::Database;
-use crate::replicate::{Allowed, Options, Session, SessionError};
+use crate::replicate::{Allowed, Options, Session, SessionError, SpoolLimits};
 use crate::shutdown::Shutdown;
 use crate::store::retry::Persistence;
 
@@ -150,6 +150,10 @@ fn options(database: &Database, allowed: Allowed, persistence: Persistence) -> O
         sync_interval: settings.sync_interval(replica),
         snapshot_interval: settings.snapshot_interval(),
         audit_interval: Some(settings.audit_interval()).filter(|interval| !interval.is_zero()),
+        spool: SpoolLimits {
+            keep: settings.spool_keep().as_u64(),
+            wait: settings.spool_limit.map(|limit| limit.as_u64()),
+        },
         wal_limit: Some(settings.wal_limit().as_u64()).filter(|&limit| limit > 0),
         set_wal: settings.set_wal(),
         allowed,

@@ -33,6 +33,16 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub wal_limit: Option<ByteSize>,
 
+    /// So much may wait on the local disk while the replica fails; then what is committed is shipped as
+    /// one record when it is back. [default: 1GiB or a tenth of what is free, whichever is less]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub spool_limit: Option<ByteSize>,
+
+    /// So much of what is shipped stays on the local disk, to be merged without being read from the
+    /// replica. [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub spool_keep: Option<ByteSize>,
+
     /// Switch the database to WAL mode if it is not in it.
     #[arg(
         long,
@@ -65,6 +75,8 @@ impl Settings {
             snapshot_interval: self.snapshot_interval.or(others.snapshot_interval),
             audit_interval: self.audit_interval.or(others.audit_interval),
             wal_limit: self.wal_limit.or(others.wal_limit),
+            spool_limit: self.spool_limit.or(others.spool_limit),
+            spool_keep: self.spool_keep.or(others.spool_keep),
             set_wal: self.set_wal.or(others.set_wal),
             state_dir: self.state_dir.or_else(|| others.state_dir.clone()),
         }
@@ -92,6 +104,12 @@ impl Settings {
     #[must_use]
     pub fn wal_limit(&self) -> ByteSize {
         self.wal_limit.unwrap_or(ByteSize::mb(16))
+    }
+
+    /// How much of what is shipped stays on the local disk.
+    #[must_use]
+    pub fn spool_keep(&self) -> ByteSize {
+        self.spool_keep.unwrap_or(ByteSize::mib(64))
     }
 
     /// Whether to switch the database to WAL mode.

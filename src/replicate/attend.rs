@@ -126,6 +126,10 @@ impl Tail {
         if self.recorder.gap_end() != Some(GapEnd::Record) || self.next_close > clock::monotonic() {
             return Ok(());
         }
+        if self.tools.spool.is_full() {
+            self.next_close = clock::monotonic() + GAP_PAUSE;
+            return Ok(());
+        }
         let Some(mut state) = self.state(source)? else { return Ok(()) };
         let (position, time) = (self.position(), self.tools.times.now());
         let closed = match self.recorder.close_gap(&mut state, position, time) {

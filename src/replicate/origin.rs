@@ -18,6 +18,7 @@ use super::capture::Known;
 use super::establish::Origin;
 use super::follow::Word;
 use super::kept::KeptPacks;
+use super::merging::Teller;
 use super::ownership::{Allowed, Candidate};
 use super::spool::{PartFile, Spool};
 use super::table::{Sources, at_tip};
@@ -42,6 +43,8 @@ pub struct Question {
     pub allowed: Allowed,
     /// To the follower.
     pub follower: Sender<Word>,
+    /// Who is told what is there to be merged.
+    pub teller: Teller,
 }
 
 /// Claims an epoch, and finds the newest state that the replica and the spool hold together, with the
@@ -50,7 +53,7 @@ pub struct Question {
 /// # Errors
 /// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
 pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
-    let Question { store, spool, folder, kept, host, allowed, follower } = question;
+    let Question { store, spool, folder, kept, host, allowed, follower, teller } = question;
     let replica = Replica::open_or_create(store).await?;
     let holder = holder(host);
     let fence = Candidate {
@@ -67,6 +70,7 @@ pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
     let found = replica.tip(&history.inventory).await;
     let tip = unless_damaged(found, "the tip of the replica")?.flatten();
     let inventory = replica.continue_with(epoch, &holder, &history, tip.as_ref()).await?;
+    teller.begin(&inventory);
     let stored = tip.map(|tip| tip.reached.txid);
     let adopted = {
         let spool = spool.clone();

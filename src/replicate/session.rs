@@ -15,10 +15,11 @@ use tracing::{Instrument, Span};
 
 use super::follow::{FollowError, Follower, Stage, Word};
 use super::kept::KeptPacks;
+use super::merging::Merger;
 use super::origin;
 use super::ownership::Allowed;
 use super::ship::{Outbox, ShipError, Shipper};
-use super::spool::Spool;
+use super::spool::{Limits, Spool};
 use super::state::{StateError, StateFolder};
 use super::watch::{Waker, alarm};
 use crate::replica::{Fence, Replica, ReplicaError};
@@ -41,6 +42,8 @@ pub struct Options {
     pub audit_interval: Option<Duration>,
     /// With so many bytes in the WAL the write lock may be taken to empty it; never without.
     pub wal_limit: Option<u64>,
+    /// How many bytes may lie in the spool.
+    pub spool: Limits,
     /// Switch the database to WAL mode if need be.
     pub set_wal: bool,
     /// What the operator allows.
@@ -107,7 +110,7 @@ impl Session {
         let path = canonical(&options.database)?;
         let folder = StateFolder::open(&path, options.state_folder.as_deref())?;
         let spool_root = folder.spool();
-        let spool = Spool::open(spool_root.clone())
+        let spool = Spool::open(spool_root.clone(), options.spool)
             .map_err(|source| StateError::Io { path: spool_root, source })?;
         let (waker, alarm) = alarm().map_err(SessionError::Descriptor)?;
         let kept = KeptPacks::new(folder.kept_packs());
@@ -137,6 +140,8 @@ impl Session {
         };
         let following = spawn_follower(follower)?;
         let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));
+        let store = Arc::new(Retrying::new(options.store, Persistence::Always));
+        let merging = Merger::new(Arc::clone(&store) as Arc<dyn Store>, spool.clone());
         let question = Question {
             about: origin::Question {
                 store: asked,
@@ -146,6 +151,7 @@ impl Session {
                 host: folder.host()?,
                 allowed: options.allowed,
                 follower: word_sender,
+                teller: merging.0.clone(),
             },
             stage: stage.clone(),
             durable: durable_sender.clone(),
@@ -153,8 +159,7 @@ impl Session {
             held: Arc::clone(&held),
         };
         let asking = tokio::spawn(question.ask().in_current_span());
-        let store = Arc::new(Retrying::new(options.store, Persistence::Always));
-        let shipper = Shipper { store, spool, shipments, fence, durable: durable_sender };
+        let shipper = Shipper { store, spool, shipments, fence, durable: durable_sender, merging };
         let shipping = tokio::spawn(shipper.run().in_current_span());
         let parts = Parts { following, asking, shipping, held, waker: waker.clone() };
         let end = tokio::spawn(async move {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 use genesis_wal::id::{Epoch, Txid};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 
 use self::lane::Lane;
+use super::merging::{Merger, Teller};
 use super::spool::Spool;
 use crate::replica::Fence;
 use crate::store::{Body, Store, StoreError};
@@ -120,7 +122,12 @@ pub struct Shipper {
     pub fence: oneshot::Receiver<Fence>,
     /// The last transaction that is in the replica with all before it.
     pub durable: watch::Sender<Option<Txid>>,
+    /// Merges what is shipped, and is told of it.
+    pub merging: (Teller, Merger),
 }
+
+/// So much longer may what is shipped be merged at the end.
+const LAST_MERGES: Duration = Duration::from_secs(1);
 
 impl Shipper {
     /// Ships until the lanes are closed and empty. The store is expected to try again what fails.
@@ -128,13 +135,21 @@ impl Shipper {
     /// # Errors
     /// [`ShipError`].
     pub async fn run(self) -> Result<(), ShipError> {
-        let Self { store, spool, shipments, fence, durable } = self;
+        let Self { store, spool, shipments, fence, durable, merging: (teller, merger) } = self;
         // Without an epoch there is nothing to ship.
         let Ok(fence) = fence.await else { return Ok(()) };
         let fence = fence.asking(Arc::clone(&store));
         let Shipments { queue, objects } = shipments;
-        let objects = ship_objects(Arc::clone(&store), fence.clone(), objects);
-        tokio::try_join!(Lane::new(store, fence, spool, durable).ship(queue), objects).map(|_| ())
+        let objects = ship_objects(Arc::clone(&store), fence.clone(), objects, teller.clone());
+        let lane = Lane::new(store, fence, (spool, teller), durable);
+        let mut merging = std::pin::pin!(merger.run());
+        tokio::select! {
+            shipped = async { tokio::try_join!(lane.ship(queue), objects) } => shipped.map(|_| ())?,
+            // It ends when shipping does.
+            () = &mut merging => return Ok(()),
+        }
+        tokio::time::timeout(LAST_MERGES, merging).await.ok();
+        Ok(())
     }
 }
 
@@ -142,11 +157,13 @@ async fn ship_objects(
     store: Arc<dyn Store>,
     fence: Fence,
     mut objects: UnboundedReceiver<Object>,
+    teller: Teller,
 ) -> Result<(), ShipError> {
     while let Some(Object { name, bytes, stored }) = objects.recv().await {
         store.create(&name, Body::Bytes(bytes)).await?;
         // Nobody's snapshot is of use to another writer's line.
         check(&fence).await?;
+        teller.object(&name);
         // Whoever waited may have given up meanwhile.
         stored.try_send(()).ok();
     }

@@ -1,17 +1,27 @@
 //! The spool: sealed segments on the local disk, waiting for upload. A file lies at the path that the
 //! object's name gives, so that names are formatted and parsed in one place.
 //!
+//! What is shipped is kept below `shipped`, to be merged: the newest, up to a limit. What waits has a
+//! limit, too: at that, no segment is begun until half of it is shipped.
+//!
 //! The spool outlives a killed process, not a power loss: nothing here is synced. What is found at a
 //! start is proven part by part before it is used.
+
+mod kept;
+mod room;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use genesis_wal::name::{ObjectName, SegmentName};
 use genesis_wal::part::{self, Stamp};
 
+use self::kept::Kept;
+pub use self::room::Limits;
+use self::room::{Room, Waiting};
 use crate::durable::{self, TEMPORARY_PREFIX, Temporary};
 use crate::store::FileStore;
 
@@ -19,6 +29,15 @@ use crate::store::FileStore;
 #[derive(Debug, Clone)]
 pub struct Spool {
     root: PathBuf,
+    limits: Limits,
+    books: Arc<Mutex<Books>>,
+}
+
+/// What lies in the spool.
+#[derive(Debug)]
+struct Books {
+    waiting: Waiting,
+    kept: Kept,
 }
 
 impl Spool {
@@ -26,7 +45,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(root: PathBuf) -> io::Result<Self> {
+    pub fn open(root: PathBuf, limits: Limits) -> io::Result<Self> {
         durable::create_folders(&root, 0o700)?;
         for entry in std::fs::read_dir(&root)? {
             let entry = entry?;
@@ -34,7 +53,9 @@ impl Spool {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { root })
+        let kept = Kept::open(root.join("shipped"))?;
+        let waiting = Waiting::of(FileStore::list_folder(&root, "")?.iter().map(|file| file.size));
+        Ok(Self { root, limits, books: Arc::new(Mutex::new(Books { waiting, kept })) })
     }
 
     /// The sealed segments, in the order of their names.
@@ -61,10 +82,18 @@ impl Spool {
     /// # Errors
     /// What the file system says; a segment that is not there is none.
     pub fn remove(&self, name: &SegmentName) -> io::Result<()> {
+        let size = self.size(name);
         match std::fs::remove_file(self.path(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.books().waiting.leaves(size),
         }
+        Ok(())
+    }
+
+    /// Bytes in a sealed segment; 0 where it is not there.
+    #[must_use]
+    pub fn size(&self, name: &SegmentName) -> u64 {
+        self.path(name).metadata().map_or(0, |metadata| metadata.len())
     }
 
     /// Puts a segment aside that continues nothing, for somebody to look at; its path then.
@@ -73,19 +102,108 @@ impl Spool {
     /// What the file system says.
     pub fn set_aside(&self, name: &SegmentName) -> io::Result<PathBuf> {
         let target = self.root.join("orphans").join(name.to_string());
-        if let Some(folder) = target.parent() {
-            durable::create_folders(folder, 0o700)?;
-        }
-        durable::rename(&self.path(name), &target)?;
+        let size = self.size(name);
+        move_file(&self.path(name), &target)?;
+        self.books().waiting.leaves(size);
         Ok(target)
+    }
+
+    /// Keeps a segment that is shipped, as long as there is room for it.
+    ///
+    /// # Errors
+    /// What the file system says; the segment is gone then.
+    pub fn keep(&self, name: &SegmentName) -> io::Result<()> {
+        let (size, target) = (self.size(name), self.books().kept.path(name));
+        let moved = move_file(&self.path(name), &target);
+        if moved.is_err() {
+            std::fs::remove_file(self.path(name))?;
+        }
+        let mut books = self.books();
+        books.waiting.leaves(size);
+        if moved.is_ok() {
+            books.kept.add(*name, size);
+        }
+        self.cut_kept(&mut books);
+        moved
+    }
+
+    /// Keeps a merged segment that is shipped, instead of those that it was merged from.
+    ///
+    /// # Errors
+    /// What the file system says; it is gone then.
+    pub fn keep_merged(
+        &self,
+        merged: OpenSegment,
+        name: &SegmentName,
+        inputs: impl IntoIterator<Item = SegmentName>,
+    ) -> io::Result<()> {
+        for input in inputs {
+            self.books().kept.remove(&input);
+        }
+        let (size, target) = (merged.len(), self.books().kept.path(name));
+        merged.place(&target).map_err(|(_gone, error)| error)?;
+        let mut books = self.books();
+        books.kept.add(*name, size);
+        self.cut_kept(&mut books);
+        Ok(())
+    }
+
+    /// Where a shipped segment is kept, if it is.
+    #[must_use]
+    pub fn kept(&self, name: &SegmentName) -> Option<PathBuf> {
+        self.books().kept.find(name)
+    }
+
+    /// Keeps a shipped segment no longer.
+    pub fn drop_kept(&self, name: &SegmentName) {
+        self.books().kept.remove(name);
+    }
+
+    /// Whether so much waits that nothing more is recorded.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let room = Room::of(&self.root);
+        let mut books = self.books();
+        let kept = books.kept.bytes();
+        books.waiting.is_full(self.limits, room, kept)
     }
 
     /// Begins a segment.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What the file system says; [`io::ErrorKind::QuotaExceeded`] when so much waits that nothing more
+    /// is recorded.
     pub fn begin(&self) -> io::Result<OpenSegment> {
-        Ok(OpenSegment { file: Temporary::create(&self.root)?, root: self.root.clone(), bytes: 0 })
+        if self.is_full() {
+            let reason = "the spool is at its limit, as the replica does not take what waits in it";
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason));
+        }
+        self.create()
+    }
+
+    /// Begins a merged segment of so many bytes.
+    ///
+    /// # Errors
+    /// What the file system says; [`io::ErrorKind::StorageFull`] when too little would be left free.
+    pub fn begin_merged(&self, bytes: u64) -> io::Result<OpenSegment> {
+        if Room::of(&self.root).is_some_and(|room| !room.has(bytes)) {
+            let reason = "too little would be left free on the disk";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
+        }
+        self.create()
+    }
+
+    fn create(&self) -> io::Result<OpenSegment> {
+        Ok(OpenSegment { file: Temporary::create(&self.root)?, spool: self.clone(), bytes: 0 })
+    }
+
+    fn cut_kept(&self, books: &mut Books) {
+        let limit = self.limits.kept(Room::of(&self.root), books.kept.bytes());
+        books.kept.cut(limit);
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts the stamp of another epoch on a sealed segment, which changes its name.
@@ -97,7 +215,7 @@ impl Spool {
         if restamped == *name {
             return Ok(restamped);
         }
-        let mut open = self.begin()?;
+        let mut open = self.create()?;
         let mut parts = PartFile::open(&self.path(name))?;
         while let Some(mut bytes) = parts.next_part()? {
             part::restamp(&mut bytes, stamp).map_err(io::Error::other)?;
@@ -113,17 +231,21 @@ impl Spool {
 #[derive(Debug)]
 pub struct OpenSegment {
     file: Temporary,
-    root: PathBuf,
+    spool: Spool,
     bytes: u64,
 }
 
 impl OpenSegment {
-    /// Appends whole parts.
+    /// Appends whole parts. What is kept of shipped segments gives way where the disk is full.
     ///
     /// # Errors
     /// What the file system says. The same parts can be appended again then.
     pub fn append(&mut self, parts: &[u8]) -> io::Result<()> {
-        self.file.file().write_all_at(parts, self.bytes)?;
+        let write = || self.file.file().write_all_at(parts, self.bytes);
+        match write() {
+            Err(error) if is_want_of_room(&error) && self.spool.books().kept.cut(0) => write()?,
+            other => other?,
+        }
         self.bytes += parts.len() as u64;
         Ok(())
     }
@@ -139,22 +261,55 @@ impl OpenSegment {
         self.bytes
     }
 
+    /// Where it is until it is sealed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Leaves nothing in the file but what was appended: bytes of an append that failed may lie behind.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn end(&self) -> io::Result<()> {
+        self.file.file().set_len(self.bytes)
+    }
+
     /// Gives the segment its name: from here on it waits for upload.
     ///
     /// # Errors
     /// What the file system says, with the segment, as open as before.
     pub fn seal(self, name: &SegmentName) -> Result<(), (Self, io::Error)> {
-        let target = self.root.join(name.to_string());
+        let (spool, bytes) = (self.spool.clone(), self.bytes);
+        self.place(&spool.path(name))?;
+        spool.books().waiting.comes(bytes);
+        Ok(())
+    }
+
+    fn place(self, target: &Path) -> Result<(), (Self, io::Error)> {
         let folder = target.parent().map_or(Ok(()), |f| durable::create_folders(f, 0o700));
-        // Bytes of an append that failed may lie behind the last part.
-        let cut = folder.and_then(|()| self.file.file().set_len(self.bytes));
-        match cut {
+        match folder.and_then(|()| self.end()) {
             Ok(()) => {}
             Err(error) => return Err((self, error)),
         }
-        let Self { file, root, bytes } = self;
-        file.place_unsynced(&target).map_err(|(file, error)| (Self { file, root, bytes }, error))
+        let Self { file, spool, bytes } = self;
+        file.place_unsynced(target).map_err(|(file, error)| (Self { file, spool, bytes }, error))
     }
+}
+
+/// Moves a file to another folder. What is there already is as good.
+fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(folder) = to.parent() {
+        durable::create_folders(folder, 0o700)?;
+    }
+    match durable::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::remove_file(from),
+        other => other,
+    }
+}
+
+fn is_want_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The parts of a local object, one at a time.

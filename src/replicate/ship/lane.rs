@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::{ShipError, Shipment, check};
 use crate::replica::{Fence, UNDER_WAY};
+use crate::replicate::merging::Teller;
 use crate::replicate::spool::Spool;
 use crate::store::{Body, Store, StoreError, StoreErrorKind};
 
@@ -21,6 +22,8 @@ pub struct Lane {
     store: Arc<dyn Store>,
     fence: Fence,
     spool: Spool,
+    /// Who is told what can be merged.
+    teller: Teller,
     durable: watch::Sender<Option<Txid>>,
     under_way: VecDeque<UnderWay>,
     /// What is stored with all before it, and not known to be ours for good.
@@ -61,13 +64,14 @@ impl Lane {
     pub fn new(
         store: Arc<dyn Store>,
         fence: Fence,
-        spool: Spool,
+        (spool, teller): (Spool, Teller),
         durable: watch::Sender<Option<Txid>>,
     ) -> Self {
         Self {
             store,
             fence,
             spool,
+            teller,
             durable,
             under_way: VecDeque::new(),
             stored: Vec::new(),
@@ -150,10 +154,11 @@ impl Lane {
                 Stored::Segment(name) => {
                     if self.counts {
                         advance(&self.durable, name.last);
+                        self.teller.segment(name, self.spool.size(&name));
                     }
                     tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
-                    if let Err(error) = self.spool.remove(&name) {
-                        tracing::warn!(%name, %error, "cannot remove a shipped segment from the spool");
+                    if let Err(error) = self.spool.keep(&name) {
+                        tracing::warn!(%name, %error, "cannot keep a shipped segment in the spool");
                     }
                 }
             }

@@ -1,0 +1,83 @@
+//! Shipped segments that are kept, to be merged without being read from the replica.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use genesis_wal::id::{Generation, Txid};
+use genesis_wal::name::{ObjectName, SegmentName};
+
+use crate::store::FileStore;
+
+/// The folder of kept segments.
+#[derive(Debug)]
+pub struct Kept {
+    root: PathBuf,
+    /// Bytes in each, the oldest first.
+    sizes: BTreeMap<Age, u64>,
+    bytes: u64,
+}
+
+type Age = (Generation, Txid, SegmentName);
+
+impl Kept {
+    /// Opens the folder, which need not be there.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(root: PathBuf) -> io::Result<Self> {
+        let listed = FileStore::list_folder(&root, "")?;
+        let mut kept = Self { root, sizes: BTreeMap::new(), bytes: 0 };
+        for file in listed {
+            if let ObjectName::Segment(name) = file.name {
+                kept.add(name, file.size);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Where a segment is kept.
+    pub fn path(&self, name: &SegmentName) -> PathBuf {
+        self.root.join(name.to_string())
+    }
+
+    /// Where a segment is kept, if it is.
+    pub fn find(&self, name: &SegmentName) -> Option<PathBuf> {
+        self.sizes.contains_key(&age(name)).then(|| self.path(name))
+    }
+
+    /// Bytes in all of them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes a segment that lies in its place.
+    pub fn add(&mut self, name: SegmentName, size: u64) {
+        let before = self.sizes.insert(age(&name), size).unwrap_or(0);
+        self.bytes = (self.bytes + size).saturating_sub(before);
+    }
+
+    /// Removes a segment.
+    pub fn remove(&mut self, name: &SegmentName) {
+        let Some(size) = self.sizes.remove(&age(name)) else { return };
+        self.bytes = self.bytes.saturating_sub(size);
+        if let Err(error) = std::fs::remove_file(self.path(name)) {
+            tracing::warn!(%name, %error, "cannot remove a shipped segment");
+        }
+    }
+
+    /// Removes the oldest until at most `limit` bytes are left; whether any was.
+    pub fn cut(&mut self, limit: u64) -> bool {
+        let before = self.sizes.len();
+        while self.bytes > limit
+            && let Some((&(_, _, name), _)) = self.sizes.first_key_value()
+        {
+            self.remove(&name);
+        }
+        self.sizes.len() < before
+    }
+}
+
+fn age(name: &SegmentName) -> Age {
+    (name.generation, name.last, *name)
+}

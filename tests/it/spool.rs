@@ -1,0 +1,110 @@
+//! The spool: what waits in it while the replica is away, and its limit.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::support::{Application, Process, Sandbox, Sqlite, files_below, same_bytes, wait_until};
+
+/// The replica's folder while it is away.
+fn away(sandbox: &Sandbox) -> PathBuf {
+    sandbox.path("away")
+}
+
+#[allow(clippy::disallowed_methods, reason = "no file of a running database")]
+fn rename(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap();
+}
+
+fn waiting_bytes(sandbox: &Sandbox) -> u64 {
+    let spool = sandbox.state().join("spool");
+    let files = files_below(&spool).into_iter().filter(|name| !name.starts_with("shipped/"));
+    // A file may go while it is looked at.
+    files.filter_map(|name| spool.join(name).metadata().ok()).map(|found| found.len()).sum()
+}
+
+fn commit(application: &mut Application, commits: &mut u64) {
+    application.run("INSERT INTO t VALUES(hex(randomblob(1000)));");
+    *commits += 1;
+}
+
+fn records(sandbox: &Sandbox) -> Vec<Value> {
+    let replica = sandbox.replica.to_str().unwrap();
+    let listed = sandbox.run(&["list", replica, "--transactions", "--json"]).expect_code(0);
+    let listing: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let lines = listing["generations"].as_array().unwrap();
+    assert_eq!(lines.len(), 1);
+    lines[0]["transactions"].as_array().unwrap().clone()
+}
+
+fn rows(path: &Path) -> u64 {
+    let connection = Connection::open(path).unwrap();
+    let count = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    count.unwrap().cast_unsigned()
+}
+
+/// The most memory that a process has had, in kB.
+fn peak(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Commits without a replica until the spool is full, and then goes on.
+fn fill(sandbox: &Sandbox, application: &mut Application, replicator: &Process) -> u64 {
+    let mut commits = 1;
+    wait_until("a full spool", || {
+        for _ in 0..20 {
+            commit(application, &mut commits);
+        }
+        replicator.log().contains("the spool is at its limit").then_some(())
+    });
+    let waiting = waiting_bytes(sandbox);
+    assert!((200_000..600_000).contains(&waiting), "{waiting}");
+    for _ in 0..2000 {
+        commit(application, &mut commits);
+    }
+    assert!(waiting_bytes(sandbox) < 600_000, "{}", waiting_bytes(sandbox));
+    let wal = sandbox.path("app/app.db-wal").metadata().unwrap().len();
+    assert!(wal < 20_000_000, "the WAL is emptied all the same: {wal}");
+    assert!(peak(replicator) < 100_000, "{}", peak(replicator));
+    commits
+}
+
+#[test]
+fn a_full_spool_is_shipped_one_by_one_and_what_came_later_as_one_record() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Bundled);
+    let more = ["--spool-limit", "300kB", "--sync-interval", "5ms"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    rename(&sandbox.replica, &away(&sandbox));
+    let mut commits = fill(&sandbox, &mut application, &replicator);
+    rename(&away(&sandbox), &sandbox.replica);
+    replicator.wait_for_log("recorded in one");
+    wait_until("an empty spool", || (waiting_bytes(&sandbox) == 0).then_some(()));
+    for _ in 0..3 {
+        commit(&mut application, &mut commits);
+    }
+    replicator.stop();
+
+    let records = records(&sandbox);
+    let coarse: Vec<usize> =
+        (1..records.len()).filter(|&n| records[n]["kind"] != "commit").collect();
+    let [coarse] = coarse[..] else { panic!("{coarse:?} of {}", records.len()) };
+    assert!(coarse > 20 && coarse + 3 < records.len(), "{coarse} of {}", records.len());
+    assert_eq!(records[coarse]["kind"], "coarse");
+    for txid in [2, coarse as u64 / 2, coarse as u64 - 1] {
+        let (restored, _) = sandbox.restore(&["--txid", &txid.to_string()]);
+        assert_eq!(rows(&restored), txid, "one by one");
+    }
+    let stands_for = commits - (records.len() as u64 - 1);
+    assert_eq!(records[coarse]["commits"], stands_for);
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    let (restored, _) = sandbox.restore(&[]);
+    assert!(same_bytes(&restored, &sandbox.db));
+    assert_eq!(rows(&restored), commits);
+}
