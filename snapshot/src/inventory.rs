@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, PackName, SegmentName};
+use genesis_wal::time::Millis;
 
 /// What a replica holds, by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,6 +105,12 @@ impl Inventory {
     #[must_use]
     pub fn latest_generation(&self) -> Option<&Line> {
         self.generations().rev().find(|line| !line.manifests().is_empty())
+    }
+
+    /// The latest time that an object is named for.
+    #[must_use]
+    pub fn last_time(&self) -> Option<Millis> {
+        self.generations().filter_map(Line::last_time).max()
     }
 
     /// The copies of a pack, whichever is named, in the order in which they are tried: the one with the

@@ -125,9 +125,10 @@ fn the_replica_is_summed_up_over_its_generations() {
     assert_eq!(latest, Some(generation(1)));
     assert_eq!(inventory.max_txid(), Some(Txid(17)));
     assert_eq!(inventory.generation(generation(9)).unwrap().packs().len(), 1);
+    assert_eq!(inventory.last_time(), Some(Millis(170)));
 
     let empty = Inventory::from_objects([]);
-    assert_eq!(empty.max_txid(), None);
+    assert_eq!((empty.max_txid(), empty.last_time()), (None, None));
     assert_eq!(empty.latest_generation(), None);
 }
 

@@ -48,6 +48,8 @@ pub struct Origin {
     pub stored: Option<Txid>,
     /// The first transaction id that nothing in the replica or the spool is named for.
     pub free: Txid,
+    /// The last time that is recorded, as far as is known.
+    pub last_time: Micros,
 }
 
 /// Why nothing could be established.

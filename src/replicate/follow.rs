@@ -9,7 +9,6 @@ use std::time::Duration;
 use genesis_wal::frame::frame_offset;
 use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::scan::ScanEnd;
-use genesis_wal::time::Micros;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -206,17 +205,17 @@ impl Follower {
 
     /// Takes apart what the replica told.
     fn unpack(&self, origin: Origin) -> Result<(Beginning, Tools), FollowError> {
-        let Origin { epoch, tip, unshipped, table, previous, resumed, free, stored: _ } = origin;
+        let Origin { epoch, tip, unshipped, table, previous, resumed, free, last_time, stored: _ } =
+            origin;
         for name in unshipped {
             self.outbox.segment(name)?;
         }
-        let not_before = tip.map_or(Micros(0), |tip| tip.reached.time);
-        let mut times = Times::begin(&self.folder, not_before, Arc::clone(&self.store));
+        let mut times = Times::begin(&self.folder, last_time, Arc::clone(&self.store));
         let setup = Setup {
             epoch,
             interval: self.snapshot_interval,
             free,
-            not_before,
+            not_before: last_time,
             previous,
             resumed,
             kept: self.kept.clone(),

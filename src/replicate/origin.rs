@@ -12,6 +12,7 @@ use genesis_wal::name::SegmentName;
 use genesis_wal::part::{Part, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::segment::Sequence;
+use genesis_wal::time::{Micros, Millis};
 use tokio::task::spawn_blocking;
 
 use super::capture::Known;
@@ -102,7 +103,12 @@ pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
     if is_usable {
         kept.recall(&inventory, &mut resumed);
     }
-    Ok((Origin { epoch, tip, unshipped, table, previous, resumed, stored, free }, fence))
+    // Where the tip cannot be read, there are still the names.
+    let named = || inventory.last_time().map_or(Micros(0), Millis::micros);
+    let last_time = tip.map_or_else(named, |tip| tip.reached.time);
+    let origin =
+        Origin { epoch, tip, unshipped, table, previous, resumed, stored, free, last_time };
+    Ok((origin, fence))
 }
 
 /// This process, as it tells others of itself.

@@ -1,5 +1,7 @@
 //! The wall clock is set, in either direction and far: transactions keep their order and their times.
 
+use std::io::Write;
+
 use genesis_replicate::clock;
 use genesis_wal::time::Micros;
 use rusqlite::Connection;
@@ -146,6 +148,28 @@ fn a_machine_that_is_told_the_time_when_it_runs() {
         let (_, said) = machine.sandbox.restore(&["--timestamp", &time.to_string()]);
         assert!(said.contains(&format!("as of transaction {txid},")), "{said}");
     }
+}
+
+/// A new line of history does not begin before the old one ended, whatever is left of that.
+#[test]
+fn it_was_set_back_and_the_tip_cannot_be_read() {
+    let mut machine = Machine::new();
+    let replicator = machine.replicate();
+    machine.commit();
+    replicator.stop();
+    let last = *machine.times().last().unwrap();
+    let tip = machine.sandbox.objects_ending(".seg").pop().unwrap();
+    let mut damaged = std::fs::read(&tip).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::remove_file(&tip).unwrap();
+    std::fs::File::create(&tip).unwrap().write_all(&damaged).unwrap();
+    std::fs::remove_file(machine.sandbox.state().join("clock")).unwrap();
+    machine.clock.set(-3600);
+    let mut replicator = machine.replicate();
+    replicator.wait_for_log("a snapshot is stored");
+    replicator.stop();
+    let begun = &machine.sandbox.list()["generations"][1]["snapshots"][0]["time"];
+    assert!(parse(begun.as_str().unwrap()) >= last, "{begun} is before {last}");
 }
 
 /// An object store has a clock of its own, which tells that the machine's is wrong.

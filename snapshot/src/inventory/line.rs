@@ -139,6 +139,13 @@ impl Line {
         manifest.max(self.best.last().map(|s| self.last_in(&s.name)))
     }
 
+    /// The latest time that an object is named for.
+    #[must_use]
+    pub fn last_time(&self) -> Option<Millis> {
+        let manifest = self.manifests.iter().map(|m| m.name.time).max();
+        manifest.max(self.segments.iter().map(|s| s.name.time).max())
+    }
+
     /// The segments that continue the state after `from`, as few as possible: of those that hold the
     /// next transaction always the one that reaches farthest; of equals the one of the highest
     /// level, then of the highest epoch; of copies the one with the highest repair number.
