@@ -178,3 +178,15 @@ fn secrets_are_in_no_output() {
     }
     assert!(!String::from_utf8_lossy(&cmdline).contains(secret));
 }
+
+/// The endpoint may come from the environment, too.
+#[test]
+fn nothing_goes_over_the_network_in_the_clear() {
+    let sandbox = Sandbox::with_database();
+    let mut command = crate::support::Process::command(["list", "s3://backups/app?region=x"]);
+    command.envs(Server::credentials()).env("AWS_ENDPOINT_URL", "http://192.0.2.1");
+    let begun = clock::monotonic();
+    let ended = sandbox.start(&mut command).wait().expect_code(4);
+    ended.expect_words(&["the endpoint is http", "allow-http=true"]);
+    assert!(clock::monotonic() < begun + Duration::from_secs(5));
+}

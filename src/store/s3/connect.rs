@@ -14,6 +14,7 @@ use aws_sdk_s3::config::{
     Builder, ConfigBag, Intercept, RequestChecksumCalculation, RuntimeComponents,
 };
 use aws_sdk_s3::error::BoxError;
+use thiserror::Error;
 use tokio::time::timeout;
 
 use super::address::{S3Address, is_in_the_clear};
@@ -105,6 +106,11 @@ fn no_credentials_in_time() -> Failure {
     Failure::found(Meaning::Denied, format!("{reason}; {NO_CREDENTIALS}"))
 }
 
+/// A request that others could read on the way.
+#[derive(Debug, Error)]
+#[error("the endpoint is http: use https, or add allow-http=true to the address")]
+pub struct InTheClear;
+
 /// Stops requests that others could read on the way. The endpoint may come from the environment, too.
 #[derive(Debug)]
 struct NothingInTheClear;
@@ -121,9 +127,7 @@ impl Intercept for NothingInTheClear {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         match context.request().uri() {
-            uri if is_in_the_clear(uri) => {
-                Err("the endpoint is http: use https, or add allow-http=true to the address".into())
-            }
+            uri if is_in_the_clear(uri) => Err(InTheClear.into()),
             _ => Ok(()),
         }
     }

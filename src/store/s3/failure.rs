@@ -7,6 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::connect::InTheClear;
 use super::requests::Verb;
 use crate::store::StoreErrorKind;
 
@@ -64,7 +65,10 @@ impl Failure {
             }
             SdkError::ConstructionFailure(_) => Meaning::Permanent,
             SdkError::DispatchFailure(failure) if failure.is_user() => Meaning::Permanent,
-            SdkError::DispatchFailure(_) if lacks_credentials(error) => Meaning::Denied,
+            SdkError::DispatchFailure(_) if is_caused_by::<CredentialsError>(error) => {
+                Meaning::Denied
+            }
+            SdkError::DispatchFailure(_) if is_caused_by::<InTheClear>(error) => Meaning::Permanent,
             _ => Meaning::Unanswered,
         };
         Self::found(meaning, crate::describe(error))
@@ -183,11 +187,11 @@ fn advice(status: u16, code: &str, verb: Verb) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Whether a request could not be signed.
-fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+/// Whether there is such an error among the causes.
+fn is_caused_by<T: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.is::<CredentialsError>() {
+        if error.is::<T>() {
             return true;
         }
         cause = error.source();

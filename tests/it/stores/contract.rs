@@ -12,19 +12,19 @@ use tokio::task::JoinSet;
 
 use super::Site;
 
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
 
 /// More than any object store lists at once.
 const MANY: u64 = 1100;
 
-fn segment(n: u64) -> ObjectName {
+pub fn segment(n: u64) -> ObjectName {
     let generation = Generation { epoch: Epoch(1), random: 7 };
     let (first, last, time, epoch) = (Txid(n), Txid(n), Millis(n), Epoch(1));
     SegmentName { generation, level: 0, first, last, time, epoch, repair: 0 }.into()
 }
 
 /// Bytes in which no stretch is like another.
-fn noise(len: usize, seed: u64) -> Bytes {
+pub fn noise(len: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

@@ -1,6 +1,7 @@
 //! What every store promises, tried on each of them.
 
 mod contract;
+mod faults;
 mod strangers;
 
 use std::path::PathBuf;

@@ -33,11 +33,19 @@ pub enum Fault {
     Lost,
 }
 
-/// A request, by what its first line says.
+/// A request, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
     pub path: String,
+    head: Vec<String>,
+}
+
+impl Request {
+    /// The value of a header.
+    pub fn header(&self, key: &str) -> Option<&str> {
+        header(&self.head, key)
+    }
 }
 
 type Plan = dyn FnMut(&Request) -> Fault + Send;
@@ -145,7 +153,7 @@ async fn attend(client: TcpStream, shared: Arc<Shared>) {
     let mut patience = shared.patience.subscribe();
     patience.mark_unchanged();
     let mut connection = Connection { client, buffer: Vec::new() };
-    while let Ok(Some((request, head, body))) = connection.request().await {
+    while let Ok(Some((request, body))) = connection.request().await {
         shared.requests.lock().unwrap().push(request.clone());
         let fault = (shared.plan.lock().unwrap())(&request);
         let goes_on = match fault {
@@ -158,7 +166,7 @@ async fn attend(client: TcpStream, shared: Arc<Shared>) {
                 let answer = refusal(status, retry_after);
                 connection.client.write_all(answer.as_bytes()).await.is_ok()
             }
-            fault => match exchange(shared.upstream, &head, &body).await {
+            fault => match exchange(shared.upstream, &request.head, &body).await {
                 Ok(answer) => connection.answer(&request, answer, fault).await.unwrap_or(false),
                 Err(_gone) => false,
             },
@@ -176,8 +184,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// The next request: its head, as lines, and its body. `None` when the client is done.
-    async fn request(&mut self) -> io::Result<Option<(Request, Vec<String>, Vec<u8>)>> {
+    /// The next request, and its body. `None` when the client is done.
+    async fn request(&mut self) -> io::Result<Option<(Request, Vec<u8>)>> {
         let end = loop {
             if let Some(at) = end_of_head(&self.buffer) {
                 break at;
@@ -200,8 +208,8 @@ impl Connection {
         let rest = self.buffer.split_off(length);
         let body = std::mem::replace(&mut self.buffer, rest);
         let mut words = head[0].split(' ').map(str::to_owned);
-        let request = Request { method: words.next().unwrap(), path: words.next().unwrap() };
-        Ok(Some((request, head, body)))
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        Ok(Some((Request { method, path, head }, body)))
     }
 
     /// Passes an answer on; false when the connection is at its end.
@@ -266,7 +274,11 @@ async fn exchange(upstream: SocketAddr, head: &[String], body: &[u8]) -> io::Res
 
 fn refusal(status: u16, retry_after: Option<u32>) -> String {
     let wish = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
-    let code = if status == 403 { "AccessDenied" } else { "SlowDown" };
+    let code = match status {
+        403 => "AccessDenied",
+        501 => "NotImplemented",
+        _ => "SlowDown",
+    };
     let body = format!("<Error><Code>{code}</Code><Message>made by the proxy</Message></Error>");
     let length = body.len();
     format!("HTTP/1.1 {status} Trouble\r\nContent-Length: {length}\r\n{wish}\r\n{body}")

@@ -111,6 +111,16 @@ impl Server {
         apart(put);
     }
 
+    /// Uploads that were begun below an address, and neither completed nor given up.
+    pub fn unfinished_uploads(&self, address: &str) -> usize {
+        let address: S3Address = address.parse().unwrap();
+        let (client, prefix) = (client(&self.endpoint), address.prefix);
+        let listed = apart(async move {
+            client.list_multipart_uploads().bucket(BUCKET).prefix(prefix).send().await.unwrap()
+        });
+        listed.uploads().len()
+    }
+
     fn start(claims: Claims, command: impl Fn(u16, &Path) -> Command) -> Self {
         // Somebody else may take the port before the server does.
         for _ in 0..3 {
