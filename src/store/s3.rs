@@ -320,7 +320,13 @@ impl Drop for S3Store {
 impl Store for S3Store {
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
         let key = name.to_string();
-        let failed = |failure| self.failed(Verb::Put, "store", &key, failure);
+        let failed = |failure| match self.failed(Verb::Put, "store", &key, failure) {
+            // To whoever stores something, what is not found is the body.
+            error if error.kind == StoreErrorKind::NotFound => {
+                StoreError { kind: StoreErrorKind::Permanent, ..error }
+            }
+            error => error,
+        };
         let content = Content::of(body).await;
         let content =
             content.map_err(|gone| self.refused(StoreErrorKind::NotFound, &key, gone.into()))?;

@@ -1,12 +1,14 @@
 //! The whole program on object stores.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use genesis_replicate::clock;
 use rustix::process::Signal;
 
 use crate::support::{
-    Application, Proxy, Sandbox, Server, Sqlite, contents_of, same_bytes, wait_until,
+    Application, Process, Proxy, Request, Sandbox, Server, Sqlite, contents_of, same_bytes,
+    wait_until,
 };
 
 /// Every server that there is here.
@@ -108,7 +110,8 @@ fn a_database_without_commits_makes_no_requests() {
     sandbox.wait_for_txid(3);
     replicator.stop();
     let asked = proxy.requests().split_off(before.len());
-    let stored = asked.iter().filter(|request| request.method == "PUT");
+    let is_segment = |request: &&Request| request.method == "PUT" && request.path.contains(".seg");
+    let stored = asked.iter().filter(is_segment);
     assert_eq!(stored.count(), 1, "{asked:?}");
 }
 
@@ -117,7 +120,7 @@ fn without_credentials_the_error_says_what_to_set() {
     let server = Server::ministack();
     let sandbox = Sandbox::with_database();
     let address = server.address();
-    let mut command = crate::support::Process::command(["list", &address]);
+    let mut command = Process::command(["list", &address]);
     // A machine whose metadata service takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let metadata = format!("http://{}", silent.local_addr().unwrap());
@@ -145,7 +148,7 @@ fn credentials_that_are_rotated() {
         path
     };
     let address = server.address();
-    let mut command = crate::support::Process::command(["exec", "--db"]);
+    let mut command = Process::command(["exec", "--db"]);
     command.arg(&sandbox.db).args(["--replica", &address, "--", "cat"]);
     command.env("AWS_SHARED_CREDENTIALS_FILE", profile("GKnobody0000000000000000"));
     command.stdin(std::process::Stdio::piped());
@@ -183,10 +186,33 @@ fn secrets_are_in_no_output() {
 #[test]
 fn nothing_goes_over_the_network_in_the_clear() {
     let sandbox = Sandbox::with_database();
-    let mut command = crate::support::Process::command(["list", "s3://backups/app?region=x"]);
+    let mut command = Process::command(["list", "s3://backups/app?region=x"]);
     command.envs(Server::credentials()).env("AWS_ENDPOINT_URL", "http://192.0.2.1");
     let begun = clock::monotonic();
     let ended = sandbox.start(&mut command).wait().expect_code(4);
     ended.expect_words(&["the endpoint is http", "allow-http=true"]);
     assert!(clock::monotonic() < begun + Duration::from_secs(5));
+}
+
+/// The authorities are the system's, or those that `SSL_CERT_FILE` names; there is no way around them.
+#[test]
+fn who_the_store_is_must_be_proven() {
+    let (folder, server) =
+        (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tls"), Server::ministack());
+    let (_, port) = server.endpoint.rsplit_once(':').unwrap();
+    let mut python = Command::new("python3");
+    python.arg(format!("{folder}/server.py")).args([folder, port]).stdin(Stdio::piped());
+    let sandbox = Sandbox::with_database();
+    let tls = sandbox.start(&mut python);
+    let port =
+        wait_until("the port", || Some(tls.output().trim().to_owned()).filter(|p| !p.is_empty()));
+    let address = server.address().replace(&server.endpoint, &format!("https://127.0.0.1:{port}"));
+    let sandbox = sandbox.with_replica(&address);
+    let check = |authorities: &str| {
+        let mut command = Process::command(["check", &address]);
+        sandbox.start(command.env("SSL_CERT_FILE", authorities)).wait()
+    };
+    check(&format!("{folder}/ca.pem")).expect_code(0);
+    let refused = check(&format!("{folder}/certificate.pem")).expect_code(4);
+    assert!(refused.stdout.contains("certificate"), "{}", refused.stdout);
 }

@@ -60,6 +60,11 @@ impl Process {
         std::fs::read_to_string(&self.stderr).unwrap()
     }
 
+    /// What it has written to its standard output so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.stdout).unwrap()
+    }
+
     /// Waits until it has logged `text`.
     pub fn wait_for_log(&mut self, text: &str) {
         wait_until(&format!("{text:?} in the log"), || {
