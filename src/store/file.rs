@@ -166,6 +166,28 @@ enum Created {
 fn create(target: &Path, body: &Body) -> io::Result<Created> {
     let folder = target.parent().unwrap_or(Path::new("."));
     durable::create_folders(folder, 0o700)?;
+    let temporary = match write(folder, body)? {
+        Ok(temporary) => temporary,
+        Err(gone) => return Ok(Created::BodyGone(gone)),
+    };
+    match temporary.place(target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !holds(target, body)? {
+                return Ok(Created::Taken);
+            }
+            // Whoever placed it may have been killed before it was durable, or its sync has failed: then
+            // another sync of the same file proves nothing.
+            match write(folder, body)? {
+                Ok(again) => again.replace(target).map(|()| Created::Done),
+                Err(gone) => Ok(Created::BodyGone(gone)),
+            }
+        }
+        other => other.map(|()| Created::Done),
+    }
+}
+
+/// The body in a temporary file; the inner error says that there is no such local file.
+fn write(folder: &Path, body: &Body) -> io::Result<Result<Temporary, io::Error>> {
     let temporary = Temporary::create(folder)?;
     match body {
         Body::Bytes(bytes) => temporary.file().write_all(bytes)?,
@@ -173,20 +195,11 @@ fn create(target: &Path, body: &Body) -> io::Result<Created> {
             Ok(mut file) => {
                 io::copy(&mut file, &mut temporary.file())?;
             }
-            Err(error) => return Ok(Created::BodyGone(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(error)),
+            Err(error) => return Err(error),
         },
     }
-    match temporary.place(target) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if !holds(target, body)? {
-                return Ok(Created::Taken);
-            }
-            // Whoever placed it may have been killed before it was durable.
-            File::open(target)?.sync_all()?;
-            durable::sync_parent(target).map(|()| Created::Done)
-        }
-        other => other.map(|()| Created::Done),
-    }
+    Ok(Ok(temporary))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
