@@ -179,7 +179,9 @@ impl SourceError {
             Self::Sqlite { source, .. } => matches!(
                 source.sqlite_error_code(),
                 Some(
-                    ErrorCode::SystemIoFailure
+                    // What a disk fails to read, SQLite takes for malformed.
+                    ErrorCode::DatabaseCorrupt
+                        | ErrorCode::SystemIoFailure
                         | ErrorCode::CannotOpen
                         | ErrorCode::DiskFull
                         | ErrorCode::OutOfMemory

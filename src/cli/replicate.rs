@@ -29,5 +29,7 @@ pub async fn run(args: ReplicateArgs, configuration: &Configuration) -> Result<C
 
 /// Begins to listen for the signals that ask for the end.
 pub fn listen() -> Result<Shutdown, Failure> {
-    Shutdown::listen().map_err(|error| Failure::new(Code::USAGE, error.into()))
+    Shutdown::listen().map_err(|error| {
+        Failure::new(Code::USAGE, anyhow::Error::from(error).context("cannot listen for signals"))
+    })
 }

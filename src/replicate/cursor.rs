@@ -40,9 +40,6 @@ pub enum Doubt {
     /// Somebody wrote into the database file past SQLite.
     #[error("THE DATABASE FILE WAS WRITTEN TO, and not by a checkpoint")]
     Overwritten,
-    /// The lock that keeps the WAL was being moved when something failed.
-    #[error("moving the lock that keeps the WAL failed")]
-    Interrupted,
     /// The WAL changed under the lock that should have kept it.
     #[error("frame {0} could not be read again")]
     Vanished(u32),

@@ -69,6 +69,19 @@ pub enum EstablishError {
     Another(#[from] AnotherDatabase),
 }
 
+impl EstablishError {
+    /// Whether it may pass by itself, or when somebody mends what is outside. Those who keep the WAL
+    /// from being emptied for long are told to the user.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Source(SourceError::Locked { .. }) | Self::Wal(_) | Self::Another(_) => false,
+            Self::Source(error) => error.may_pass(),
+            Self::Local(_) => true,
+        }
+    }
+}
+
 /// Where recording begins.
 #[derive(Debug)]
 pub struct Established {
@@ -98,42 +111,48 @@ pub struct Grounds<'a> {
 }
 
 impl Grounds<'_> {
-    /// Goes on from the tip: with what the WAL holds after it, or with a gap.
+    /// Goes on from the tip: with what the WAL holds after it, or with a gap. Takes the table.
     ///
     /// # Errors
-    /// [`EstablishError`].
+    /// [`EstablishError`]; the table is still there then, and it can be tried again.
     pub fn resume(
         &self,
         tip: &Tip,
-        table: PageTable,
+        table: &mut Option<PageTable>,
         epoch: Epoch,
     ) -> Result<Established, EstablishError> {
         let (generation, txid) = (tip.generation, tip.reached.txid.0);
         if tip.page_size != self.source.page_size() {
-            self.check_likeness(&table)?;
+            self.check_likeness(table.as_ref())?;
             tracing::error!(%generation, txid, "the page size changed: another line begins");
             return self.begin();
         }
         let line = self.line(tip, epoch);
-        let Some((cursor, is_unheld)) = self.recorded_place(tip)? else {
-            tracing::warn!(
-                %generation, txid,
-                "the WAL does not reach back to what was recorded: comparing every page"
-            );
-            self.check_likeness(&table)?;
-            let pages = self.source.pages(&self.held.index)?;
-            let recorder = Recorder::after_absence(table, line, pages)?;
-            let cursor = self.cursor_of_held()?;
-            return Ok(Established { recorder, cursor, absent_since: None, is_unheld: false });
-        };
-        tracing::info!(%generation, txid, "continuing what the replica holds");
-        let recorder = Recorder::continuing(table, line);
-        Ok(Established { recorder, cursor, absent_since: Some(tip.reached.time), is_unheld })
+        if let Some((cursor, is_unheld)) = self.recorded_place(tip)? {
+            let Some(table) = table.take() else { return self.begin() };
+            tracing::info!(%generation, txid, "continuing what the replica holds");
+            let recorder = Recorder::continuing(table, line);
+            let absent_since = Some(tip.reached.time);
+            return Ok(Established { recorder, cursor, absent_since, is_unheld });
+        }
+        let (pages, cursor) = (self.source.pages(&self.held.index)?, self.cursor_of_held()?);
+        self.check_likeness(table.as_ref())?;
+        if let Some(table) = table {
+            table.resize(pages)?;
+        }
+        let Some(table) = table.take() else { return self.begin() };
+        tracing::warn!(
+            %generation, txid,
+            "the WAL does not reach back to what was recorded: comparing every page"
+        );
+        let recorder = Recorder::after_absence(table, line);
+        Ok(Established { recorder, cursor, absent_since: None, is_unheld: false })
     }
 
     /// Refuses another database, unless it is allowed.
-    fn check_likeness(&self, recorded: &PageTable) -> Result<(), EstablishError> {
+    fn check_likeness(&self, recorded: Option<&PageTable>) -> Result<(), EstablishError> {
         let Self { source, held, new_generation, .. } = self;
+        let Some(recorded) = recorded else { return Ok(()) };
         match compare(source, held, recorded, Thoroughness::Sample)? {
             Some(likeness) if !new_generation => Ok(likeness.check()?),
             _ => Ok(()),
@@ -151,14 +170,20 @@ impl Grounds<'_> {
         Ok(Established { recorder, cursor, absent_since: None, is_unheld: false })
     }
 
-    /// Goes on after a doubt: every page is compared.
+    /// Goes on after a doubt: every page is compared. Takes the recorder.
     ///
     /// # Errors
-    /// [`EstablishError`].
-    pub fn after_doubt(&self, mut recorder: Recorder) -> Result<Established, EstablishError> {
-        recorder.doubt(self.source.pages(&self.held.index)?)?;
-        let cursor = self.cursor_of_held()?;
-        Ok(Established { recorder, cursor, absent_since: None, is_unheld: false })
+    /// [`EstablishError`]; the recorder is still there then, and it can be tried again.
+    pub fn after_doubt(
+        &self,
+        recorder: &mut Option<Box<Recorder>>,
+    ) -> Result<Established, EstablishError> {
+        let (pages, cursor) = (self.source.pages(&self.held.index)?, self.cursor_of_held()?);
+        if let Some(recorder) = recorder {
+            recorder.doubt(pages)?;
+        }
+        let Some(recorder) = recorder.take() else { return self.begin() };
+        Ok(Established { recorder: *recorder, cursor, absent_since: None, is_unheld: false })
     }
 
     /// The cursor from which everything is read that the database file does not hold.

@@ -16,6 +16,7 @@ use super::audit::Audit;
 use super::cursor::Doubt;
 use super::engine::{Action, Seen};
 use super::establish::{EstablishError, Established, Grounds, Origin};
+use super::holds::HoldBook;
 use super::kept::KeptPacks;
 use super::likeness::{Likeness, Thoroughness, compare};
 use super::record::{RecordError, Recorder};
@@ -125,12 +126,12 @@ pub enum Word {
 
 /// From where following begins.
 enum Beginning {
-    /// From the tip of the replica.
-    Resume(Box<(Tip, PageTable)>, Epoch),
+    /// From the tip of the replica, with the hashes of its pages.
+    Resume(Box<Tip>, Option<PageTable>, Epoch),
     /// With a database of which nothing is known.
     Anew,
     /// Again, with what is known less believed.
-    Doubt(Box<Recorder>),
+    Doubt(Option<Box<Recorder>>),
 }
 
 /// How following a WAL ended.
@@ -155,9 +156,10 @@ impl Follower {
         let (mut beginning, mut tools) = self.unpack(origin)?;
         let mut watch = Watch::new(&self.alarm, &source.wal_path());
         loop {
-            let established = self.establish(&mut source, &mut held, beginning)?;
+            let mut holds = HoldBook::new(clock::monotonic());
+            let established = self.establish(&mut source, &mut held, &mut beginning, &mut holds)?;
             let is_unheld = established.is_unheld;
-            let mut tail = Tail::new(established, tools);
+            let mut tail = Tail::new(established, tools, holds);
             let begun = if is_unheld {
                 tail.read_unheld(&mut source, &held.index)
             } else {
@@ -179,7 +181,7 @@ impl Follower {
                 tracing::warn!(%error, "cannot give the write lock back at once");
             }
             let (recorder, spare) = tail.dismantle();
-            (beginning, tools) = (Beginning::Doubt(Box::new(recorder)), spare);
+            (beginning, tools) = (Beginning::Doubt(Some(Box::new(recorder))), spare);
             held = self.hold_again(&mut source)?;
         }
     }
@@ -234,38 +236,65 @@ impl Follower {
             audit: Audit::new(self.audit_interval, &self.folder, self.waker.clone()),
         };
         let beginning = match tip.zip(table) {
-            Some(known) => Beginning::Resume(Box::new(known), epoch),
+            Some((tip, table)) => Beginning::Resume(Box::new(tip), Some(table), epoch),
             None => Beginning::Anew,
         };
         Ok((beginning, tools))
     }
 
-    /// Where recording begins. A WAL that cannot be read is backfilled first, as SQLite itself goes by
-    /// the wal-index: then the file alone is the state.
+    /// Where recording begins. What keeps that from being found may pass.
     fn establish(
         &self,
         source: &mut Source,
         held: &mut Held,
-        beginning: Beginning,
+        beginning: &mut Beginning,
+        holds: &mut HoldBook,
     ) -> Result<Established, FollowError> {
+        let mut trouble = Trouble::default();
+        loop {
+            match self.try_to_establish(source, held, beginning, holds) {
+                Err(error) if error.may_pass() && !self.alarm.stopping() => {
+                    source.unlock_writes()?;
+                    trouble.is_seen(&error);
+                    // Nothing was copied yet: whatever is held is as good.
+                    *held = self.hold_again(source)?;
+                }
+                Ok(established) => {
+                    trouble.is_over();
+                    return Ok(established);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// As [`Self::establish`], once. A WAL that is not what the wal-index says is backfilled first, as
+    /// SQLite itself goes by that: then the file alone is the state.
+    fn try_to_establish(
+        &self,
+        source: &mut Source,
+        held: &mut Held,
+        beginning: &mut Beginning,
+        holds: &mut HoldBook,
+    ) -> Result<Established, EstablishError> {
         if let Err(end) = is_readable(source, held)? {
             tracing::error!(
                 reason = %end,
                 "the application's SQLite left a WAL that no recovery could read; backfilling it"
             );
-            *held = source.backfill_all()?;
+            *held = source.backfill_all(|is_held| {
+                let now = clock::monotonic();
+                if is_held { holds.begin(now) } else { holds.end(now) }
+            })?;
         }
         let folder = self.folder.clone();
         let new_generation = self.new_generation;
         let grounds = Grounds { source, held, spool: &self.spool, folder, new_generation };
-        Ok(match beginning {
-            Beginning::Resume(known, epoch) => {
-                let (tip, table) = *known;
-                grounds.resume(&tip, table, epoch)?
-            }
-            Beginning::Anew => grounds.begin()?,
-            Beginning::Doubt(recorder) => grounds.after_doubt(*recorder)?,
-        })
+        match beginning {
+            Beginning::Resume(tip, table, epoch) => grounds.resume(tip, table, *epoch),
+            Beginning::Anew => grounds.begin(),
+            Beginning::Doubt(recorder) => grounds.after_doubt(recorder),
+        }
     }
 
     /// Opens the database as soon as there is one; `None` when told to stop before.
@@ -341,6 +370,7 @@ impl Follower {
     ) -> Result<Option<End>, RecordError> {
         // Asked before the look: what was committed before the question is in the look.
         let stopping = self.alarm.stopping() && !tail.is_unfinished();
+        tail.make_sure(source)?;
         let index = published(source)?;
         let seen = Seen {
             now: clock::monotonic(),
@@ -363,7 +393,7 @@ impl Follower {
         }
         match tail.engine.next(&seen) {
             Action::Read => tail.read(source, &index.header)?,
-            Action::Move(procedure) => tail.move_lock(source, procedure).map_err(interrupted)?,
+            Action::Move(procedure) => tail.try_to_move(source, procedure)?,
             Action::Seal => tail.seal_or_keep()?,
             Action::ReadBack => tail.read_back(source)?,
             Action::Wait(time) => {
@@ -421,17 +451,6 @@ impl Trouble {
             let seconds = clock::monotonic().saturating_sub(since).as_secs();
             tracing::info!(seconds, "it passed: recording goes on");
         }
-    }
-}
-
-/// Where the lock was being moved nobody knows any more what it stands on.
-fn interrupted(error: RecordError) -> RecordError {
-    if error.may_pass() {
-        let error = telemetry::chain(&error);
-        tracing::error!(%error, "cannot move the lock that keeps the WAL");
-        RecordError::Doubt(Doubt::Interrupted)
-    } else {
-        error
     }
 }
 

@@ -28,7 +28,7 @@ use crate::replica::{Fence, Holder, Replica, ReplicaError, Tip};
 use crate::store::Store;
 
 /// Where to ask.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Question {
     /// The replica.
     pub store: Arc<dyn Store>,

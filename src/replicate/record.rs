@@ -67,17 +67,12 @@ impl Recorder {
         Self { table, line: Some(line), gap: None, passes: None, read_back, bases }
     }
 
-    /// A recorder of what has become of the end of `line` while nobody looked. The database has `pages`
-    /// pages now.
-    ///
-    /// # Errors
-    /// When there is no room for a longer page table.
-    pub fn after_absence(mut table: PageTable, line: Segments, pages: u32) -> io::Result<Self> {
-        let mut gap = Gap::unknown(table.pages(), line.last_time());
-        table.resize(pages)?;
-        gap.absorb([], pages);
-        gap.distrust(pages);
-        Ok(Self { gap: Some(gap), ..Self::continuing(table, line) })
+    /// A recorder of what has become of the end of `line` while nobody looked. The table is as long as
+    /// the database is now.
+    #[must_use]
+    pub fn after_absence(table: PageTable, line: Segments) -> Self {
+        let gap = Some(Gap::unknown(table.pages(), line.last_time()));
+        Self { gap, ..Self::continuing(table, line) }
     }
 
     /// A recorder of a database of `pages` pages of which nothing is known. `table` is empty.
@@ -179,8 +174,8 @@ impl Recorder {
             SegmentsError::Spool(error) => {
                 tracing::error!(
                     %error,
-                    "cannot write the spool: until it can be written again, commits are not recorded \
-                     one by one"
+                    "NOT PROTECTED: cannot write the spool; until it can be written again, commits are \
+                     not recorded one by one"
                 );
                 Ok(())
             }

@@ -219,6 +219,9 @@ fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
         .map_err(|source| StateError::Io { path: PathBuf::from("thread"), source }.into())
 }
 
+/// The pause before local state that cannot be used is tried again.
+const LOCAL_PAUSE: Duration = Duration::from_secs(2);
+
 /// Asks the replica where recording begins.
 struct Question {
     about: origin::Question,
@@ -236,7 +239,18 @@ impl Question {
             return Ok(());
         }
         let follower = self.about.follower.clone();
-        let (origin, fence) = origin::ask(self.about).await?;
+        let (origin, fence) = loop {
+            match origin::ask(self.about.clone()).await {
+                Err(ReplicaError::Local(error)) => {
+                    tracing::error!(
+                        %error,
+                        "NOT PROTECTED: the local state cannot be used; trying again"
+                    );
+                    tokio::time::sleep(LOCAL_PAUSE).await;
+                }
+                other => break other?,
+            }
+        };
         self.durable.send_replace(origin.stored);
         self.held.set(fence.clone()).ok();
         // Shipper and follower may have failed meanwhile; they say why.

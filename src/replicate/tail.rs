@@ -26,8 +26,8 @@ use super::spool::Spool;
 use super::table::Keeper;
 use super::times::Times;
 use super::underhand::{Look, Watchman};
-use crate::clock;
 use crate::sqlite::{FrameReader, Guards, Held, Source, SourceError};
+use crate::{clock, telemetry};
 
 /// The pause before index and file, of two minds, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -73,6 +73,10 @@ pub struct Tail {
     settles: u64,
     /// What was recorded could not be sealed.
     is_unsealed: bool,
+    /// The last move of the lock failed.
+    is_stuck: bool,
+    /// It failed on its way: the lock may stand on any of its guards.
+    is_loose: bool,
     /// How often the lock was moved, and checkpoints were made for it.
     moves: u64,
     watchman: Watchman,
@@ -106,12 +110,12 @@ pub struct Tools {
 impl Tail {
     /// Goes on from an established place.
     #[must_use]
-    pub fn new(established: Established, tools: Tools) -> Self {
+    pub fn new(established: Established, tools: Tools, holds: HoldBook) -> Self {
         let Established { recorder, cursor, absent_since, is_unheld: _ } = established;
         Self {
             recorder,
             engine: Engine::new(tools.sync_interval, tools.wal_limit),
-            holds: HoldBook::new(clock::monotonic()),
+            holds,
             tools,
             next_close: Duration::ZERO,
             next_attention: Duration::ZERO,
@@ -122,6 +126,8 @@ impl Tail {
             alone_at: None,
             settles: 0,
             is_unsealed: false,
+            is_stuck: false,
+            is_loose: false,
             moves: 0,
             watchman: Watchman::default(),
             of_two_minds: None,
@@ -267,25 +273,81 @@ impl Tail {
             clock::rest(UNHELD_PAUSE);
         }
         self.holds.begin(clock::monotonic());
-        let read = if published(source)?.header == held.header {
-            self.catch_up(source).map(|_| ())
-        } else {
-            Err(RecordError::Doubt(Doubt::MovedOn))
+        let read = match published(source) {
+            Ok(now) if now.header == held.header => self.catch_up(source).map(|_| ()),
+            Ok(_) => Err(RecordError::Doubt(Doubt::MovedOn)),
+            Err(error) => Err(error.into()),
         };
         source.unlock_writes()?;
         self.holds.end(clock::monotonic());
         read
     }
 
-    /// Takes the steps of a procedure that moves the lock.
+    /// Moves the lock that keeps the WAL. What keeps it from moving may pass: until then the WAL grows,
+    /// and is read on.
     ///
     /// # Errors
-    /// [`RecordError`]; the lock may stand on any of its guards then.
-    pub fn move_lock(
+    /// [`RecordError`], where it will not pass.
+    pub fn try_to_move(
         &mut self,
         source: &mut Source,
         procedure: Procedure,
     ) -> Result<(), RecordError> {
+        match self.move_lock(source, procedure) {
+            Ok(()) => {
+                if std::mem::take(&mut self.is_stuck) {
+                    tracing::info!("the lock that keeps the WAL moves again");
+                }
+                Ok(())
+            }
+            Err(error) if error.may_pass() => {
+                if !self.is_stuck {
+                    let error = telemetry::chain(&error);
+                    tracing::error!(%error, "cannot checkpoint: the WAL grows until that passes");
+                }
+                (self.is_stuck, self.is_loose) = (true, true);
+                // Nobody's writers wait for what comes first; where this fails, it is tried again.
+                source.unlock_writes().and_then(|()| source.end_reservation()).ok();
+                let max_frame = self.settled.map_or(0, |settled| settled.max_frame);
+                self.engine.moved(clock::monotonic(), false, max_frame);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Makes sure of the lock after a move that failed on its way: it stands on one read transaction,
+    /// since which everything was copied. Each guard is given up only after that.
+    ///
+    /// # Errors
+    /// [`RecordError`]; it can be tried again.
+    pub fn make_sure(&mut self, source: &mut Source) -> Result<(), RecordError> {
+        if !self.is_loose {
+            return Ok(());
+        }
+        // Where it is held, so is a read transaction.
+        source.unlock_writes()?;
+        source.end_reservation()?;
+        self.holds.end(clock::monotonic());
+        let is_held = |guards: Guards| guards.older || guards.newer;
+        if !is_held(source.guards()) && !source.begin()? {
+            return Err(SourceError::Locked { path: source.path().to_owned() }.into());
+        }
+        self.catch_up(source)?;
+        let guards = source.guards();
+        if guards.older && guards.newer {
+            source.end_older()?;
+        }
+        source.unpin()?;
+        (self.ratchet, self.alone_at, self.is_loose) = (Ratchet::new(), None, false);
+        Ok(())
+    }
+
+    /// Takes the steps of a procedure that moves the lock.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the lock may stand on any of its guards then.
+    fn move_lock(&mut self, source: &mut Source, procedure: Procedure) -> Result<(), RecordError> {
         let started = clock::monotonic();
         self.moves += 1;
         let mut has_copied = false;

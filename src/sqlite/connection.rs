@@ -81,9 +81,9 @@ pub(super) fn check_journal_mode(
     if mode == "wal" { Ok(()) } else { Err(SourceError::NotWal { path: path.to_owned(), mode }) }
 }
 
-/// Begins a read transaction and reads, for only that takes the lock.
+/// Begins a read transaction and reads, for only that takes the lock: no more than the header.
 pub(super) fn begin(connection: &Connection, path: &Path) -> Result<(), SourceError> {
-    let begun = connection.execute_batch("BEGIN; SELECT rootpage FROM sqlite_schema LIMIT 1");
+    let begun = connection.execute_batch("BEGIN; PRAGMA user_version");
     begun.map_err(|error| {
         if !connection.is_autocommit()
             && let Err(error) = connection.execute_batch("ROLLBACK")

@@ -138,27 +138,35 @@ impl Source {
         done
     }
 
-    /// Backfills the whole WAL, under the write lock, and holds the file alone.
+    /// Backfills the whole WAL, under the write lock, and holds the file alone. `on_lock` learns when
+    /// that lock is taken, and when it is given back.
     ///
     /// # Errors
     /// When SQLite fails, or others stand in the way for too long.
-    pub fn backfill_all(&mut self) -> Result<Held, SourceError> {
+    pub fn backfill_all(&mut self, mut on_lock: impl FnMut(bool)) -> Result<Held, SourceError> {
         for _ in 0..BACKFILL_RETRIES {
-            let locked = self.lock_writes()?;
-            self.leap()?;
-            self.end_older()?;
-            self.checkpoint()?;
-            let held = self.leap()?;
-            self.end_older()?;
-            if locked {
-                self.unlock_writes()?;
+            if self.lock_writes()? {
+                on_lock(true);
             }
+            let held = self.backfill_once();
+            self.unlock_writes()?;
+            on_lock(false);
+            let held = held?;
             if !held.overlay {
                 return Ok(held);
             }
             clock::rest(BACKFILL_PAUSE);
         }
         Err(SourceError::Locked { path: self.path.clone() })
+    }
+
+    fn backfill_once(&mut self) -> Result<Held, SourceError> {
+        self.leap()?;
+        self.end_older()?;
+        self.checkpoint()?;
+        let held = self.leap()?;
+        self.end_older()?;
+        Ok(held)
     }
 
     /// Takes the write lock, without waiting for long. False when somebody else has it, or has left the
@@ -174,11 +182,11 @@ impl Source {
             return Ok(false);
         }
         self.is_write_locked = true;
-        let is_whole = self.index()?.is_some();
-        if !is_whole {
+        let index = self.index();
+        if !matches!(index, Ok(Some(_))) {
             self.unlock_writes()?;
         }
-        Ok(is_whole)
+        Ok(index?.is_some())
     }
 
     /// Gives the write lock back; nothing was written under it.
