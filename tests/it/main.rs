@@ -23,6 +23,7 @@ mod deltas;
 mod descriptors;
 mod epochs;
 mod exec;
+mod faults;
 mod format;
 mod ghosts;
 mod history;

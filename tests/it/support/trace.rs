@@ -30,3 +30,13 @@ pub fn killed_at(command: &Command, call: &str, n: u32) -> Command {
     traced.arg(command.get_program()).args(command.get_args());
     traced
 }
+
+/// The same command whose `calls` go wrong as `how` says, such as `error=EIO:when=3`. The process keeps
+/// its id.
+pub fn failing_at(command: &Command, calls: &str, how: &str, file: &Path) -> Command {
+    let mut traced = Command::new("strace");
+    let injection = format!("inject={calls}:{how}");
+    traced.args(["-D", "-f", "-qq", "-e", &format!("trace={calls}"), "-e", &injection, "-o"]);
+    traced.arg(file).arg(command.get_program()).args(command.get_args());
+    traced
+}
