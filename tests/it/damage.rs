@@ -49,15 +49,23 @@ fn take_away(object: &Path) -> Vec<u8> {
 #[test]
 fn a_flipped_byte() {
     let sandbox = replicated();
-    let mut objects = sandbox.objects_ending(".seg");
-    objects.extend(sandbox.objects_ending(".manifest"));
-    for object in objects {
+    // Of each, what can be restored without it.
+    let segments = (1..).zip(sandbox.objects_ending(".seg"));
+    let mut objects: Vec<_> = segments
+        .map(|(before, object)| {
+            (object, format!("the last one before it that can is transaction {before}"))
+        })
+        .collect();
+    let manifests = sandbox.objects_ending(".manifest").into_iter();
+    objects.extend(manifests.map(|object| (object, "no earlier one can".to_owned())));
+    for (object, instead) in objects {
         let good = std::fs::read(&object).unwrap();
         for position in [0, 9, good.len() / 3, good.len() / 2, good.len() - 1] {
             let mut bad = good.clone();
             bad[position] ^= 0x10;
             put_back(&object, &bad);
-            assert_refused(&sandbox, &object);
+            let refused = sandbox.restore_fails(&[]).expect_code(5);
+            refused.expect_words(&[name(&object), &instead]);
         }
         put_back(&object, &good);
     }
