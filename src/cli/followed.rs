@@ -130,7 +130,7 @@ impl Named {
                 Err(error) => Failure::from(error).at_the_end(),
             },
             why = why => {
-                let known = match durable {
+                let known = match *durable.borrow() {
                     Some(txid) => format!("up to transaction {} it is known to be there", txid.0),
                     None => "nothing of it is known to be there".to_owned(),
                 };

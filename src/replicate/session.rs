@@ -171,10 +171,10 @@ impl Session {
         if started { Ok(session) } else { Err(session.ended().await) }
     }
 
-    /// The last transaction that is known to be in the replica with all before it.
+    /// The last transaction that is known to be in the replica with all before it, as it changes.
     #[must_use]
-    pub fn durable(&self) -> Option<Txid> {
-        *self.durable.borrow()
+    pub fn durable(&self) -> watch::Receiver<Option<Txid>> {
+        self.durable.clone()
     }
 
     /// Waits until the session ends by itself, which it only does when it fails: then this is its last

@@ -6,8 +6,11 @@ mod surroundings;
 
 use std::fs::File;
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{Ended, Sandbox, Sqlite, contents_of};
+use genesis_replicate::clock;
+
+use crate::support::{Ended, Process, Sandbox, Sqlite, contents_of};
 
 /// Runs an application to its end.
 fn exec(sandbox: &Sandbox, application: &[&str]) -> Ended {
@@ -126,6 +129,23 @@ fn a_replica_that_cannot_be_reached_at_the_end() {
     std::fs::remove_file(&sandbox.replica).unwrap();
     exec(&sandbox, &["true"]).expect_code(0);
     assert!(contents_of(&sandbox.restore(&[]).0).contains("kept"));
+}
+
+/// It takes connections and never says a word. The application does not notice.
+#[test]
+fn a_replica_that_never_answers() {
+    let sandbox = Sandbox::with_database();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("s3://bucket/app?endpoint=http://{}", silent.local_addr().unwrap());
+    let db = sandbox.db.to_str().unwrap();
+    let exec = ["exec", "--db", db, "--replica", &address, "--shutdown-timeout", "500ms", "--"];
+    let mut command = Process::command([&exec[..], &["sh", "-c", "echo here; exit 0"]].concat());
+    command.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "secret");
+    let begun = clock::monotonic();
+    let ended = sandbox.start(&mut command).wait().expect_code(75);
+    assert!(clock::monotonic() < begun + Duration::from_secs(10));
+    assert_eq!(ended.stdout, "here\n");
+    ended.expect_words(&["in time", "nothing of it is known to be there"]);
 }
 
 /// What is sealed and not uploaded waits in the spool, and goes up one by one. The replica goes once

@@ -21,7 +21,7 @@ const SIGNALS: [Signal; 7] = [
 /// Writes down every signal, and commits it. It ends with the first one after `end` is written into
 /// its place, with 128 + n.
 const APPLICATION: &str = "
-import os, signal, sqlite3, sys
+import os, signal, sqlite3, time
 connection = sqlite3.connect(os.environ['DB'], isolation_level=None, timeout=20)
 def note(number, frame):
     with open(os.environ['NOTES'], 'a') as notes:
@@ -34,7 +34,7 @@ for number in (15, 2, 1, 3, 10, 12, 28):
 with open(os.environ['NOTES'], 'w') as notes:
     notes.write(f'{os.getppid()}\\n')
 while True:
-    signal.pause()
+    time.sleep(0.01)
 ";
 
 /// The application under `exec`, and what it has written down.
