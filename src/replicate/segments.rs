@@ -63,6 +63,8 @@ pub struct Segments {
     spool: Spool,
     stamp: Stamp,
     page_size: PageSize,
+    /// The last transaction in a sealed segment.
+    sealed: Txid,
     /// The last recorded transaction.
     last: Txid,
     last_time: Micros,
@@ -71,12 +73,16 @@ pub struct Segments {
     open: Option<Open>,
     /// Parts that are complete and not in the spool yet.
     complete: Vec<u8>,
+    /// The last transaction in them, where they end with a whole one.
+    completed: Option<(Txid, Micros)>,
 }
 
 #[derive(Debug)]
 struct Open {
     first: Txid,
     segment: OpenSegment,
+    /// The last whole transaction that is written, and the bytes to its end.
+    written: Option<(Txid, Micros, u64)>,
 }
 
 impl Segments {
@@ -89,8 +95,21 @@ impl Segments {
         (last, last_time, state): (Txid, Micros, StateHash),
     ) -> Self {
         let encoder = SegmentEncoder::new(page_size, stamp, state);
-        let (open, complete) = (None, Vec::new());
-        Self { spool, stamp, page_size, last, last_time, state, encoder, open, complete }
+        let (open, complete, completed) = (None, Vec::new(), None);
+        let sealed = last;
+        Self {
+            spool,
+            stamp,
+            page_size,
+            sealed,
+            last,
+            last_time,
+            state,
+            encoder,
+            open,
+            complete,
+            completed,
+        }
     }
 
     /// The line, and who writes it.
@@ -136,15 +155,14 @@ impl Segments {
         images: &mut I,
     ) -> Result<(), SegmentsError<I::Error>> {
         if self.open.is_none() {
-            let segment = self.spool.begin().map_err(SegmentsError::Spool)?;
-            self.open = Some(Open { first: header.txid, segment });
+            self.begin().map_err(SegmentsError::Spool)?;
         }
         self.flush().map_err(SegmentsError::Spool)?;
         // A transaction of several parts, or one whose images may fail to be had, begins with a part,
         // so that it can be taken back.
         let long = header.kind != TransactionKind::Commit
             || pages.len() * self.page_size.bytes() > PART_BYTES;
-        let mark = if long { Some(self.cut().map_err(lift)?) } else { None };
+        let mark = if long { Some(self.mark().map_err(lift)?) } else { None };
         if let Err(error) = self.encode(header, position, pages, images, long) {
             self.take_back(mark);
             return Err(error);
@@ -153,33 +171,57 @@ impl Segments {
         Ok(())
     }
 
-    /// Ends the open segment and puts it into the spool; `None` when nothing was recorded.
+    /// Ends the open segment and puts it into the spool; `None` when nothing was recorded. Where the rest
+    /// of it cannot be written, what is written is sealed, and the rest begins the next.
     ///
     /// # Errors
     /// When the spool cannot be written; it can be tried again.
     pub fn seal(&mut self) -> Result<Option<SegmentName>, SegmentsError<Infallible>> {
         self.encoder.finish(&mut self.complete).map_err(SegmentsError::Encode)?;
-        self.flush().map_err(SegmentsError::Spool)?;
-        let Some(Open { first, segment }) = self.open.take() else { return Ok(None) };
-        if first > self.last {
-            return Ok(None);
+        if !self.complete.is_empty() {
+            self.completed = Some((self.last, self.last_time));
         }
+        let flushed = self.flush().map_err(SegmentsError::Spool);
+        match self.seal_written()? {
+            None => flushed.map(|()| None),
+            sealed => Ok(sealed),
+        }
+    }
+
+    /// Seals the open segment, where what is written of it ends with a whole transaction.
+    fn seal_written(&mut self) -> Result<Option<SegmentName>, SegmentsError<Infallible>> {
+        let Some(open) = self.open.take() else { return Ok(None) };
+        let len = open.segment.len();
+        let Some((last, time, _)) = open.written.filter(|written| written.2 == len) else {
+            self.open = Some(open).filter(|_| len > 0);
+            return Ok(None);
+        };
         let name = SegmentName {
             generation: self.stamp.generation,
             level: 0,
-            first,
-            last: self.last,
-            time: self.last_time.ceil_millis(),
+            first: open.first,
+            last,
+            time: time.ceil_millis(),
             epoch: self.stamp.epoch,
             repair: 0,
         };
-        match segment.seal(&name) {
-            Ok(()) => Ok(Some(name)),
+        match open.segment.seal(&name) {
+            Ok(()) => {
+                self.sealed = last;
+                Ok(Some(name))
+            }
             Err((segment, error)) => {
-                self.open = Some(Open { first, segment });
+                self.open = Some(Open { segment, ..open });
                 Err(SegmentsError::Spool(error))
             }
         }
+    }
+
+    /// Begins the next segment.
+    fn begin(&mut self) -> io::Result<()> {
+        let first = self.sealed.next().unwrap_or(self.sealed);
+        self.open = Some(Open { first, segment: self.spool.begin()?, written: None });
+        Ok(())
     }
 
     fn encode<I: Images>(
@@ -201,6 +243,7 @@ impl Segments {
         }
         if self.encoder.len() >= PART_BYTES {
             self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
+            self.completed = Some((header.txid, header.time));
         }
         Ok(())
     }
@@ -211,23 +254,41 @@ impl Segments {
         let Some(mark) = mark else { return };
         self.encoder = SegmentEncoder::new(self.page_size, self.stamp, self.state);
         self.complete.clear();
+        self.completed = None;
         match &mut self.open {
             Some(open) if mark > 0 => open.segment.truncate(mark),
             _ => self.open = None,
         }
     }
 
-    /// Ends the part; bytes in the segment with it.
-    fn cut(&mut self) -> Result<u64, SegmentsError<Infallible>> {
-        self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
-        self.flush().map_err(SegmentsError::Spool)?;
+    /// Ends the part after a whole transaction; bytes in the segment with it.
+    fn mark(&mut self) -> Result<u64, SegmentsError<Infallible>> {
+        if !self.encoder.is_empty() {
+            self.completed = Some((self.last, self.last_time));
+        }
+        self.cut()?;
         Ok(self.open.as_ref().map_or(0, |open| open.segment.len()))
+    }
+
+    /// Ends the part.
+    fn cut(&mut self) -> Result<(), SegmentsError<Infallible>> {
+        self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
+        self.flush().map_err(SegmentsError::Spool)
     }
 
     /// Writes the complete parts into the spool; what cannot be written stays.
     fn flush(&mut self) -> io::Result<()> {
+        if self.complete.is_empty() {
+            return Ok(());
+        }
+        if self.open.is_none() {
+            self.begin()?;
+        }
         if let Some(open) = &mut self.open {
             open.segment.append(&self.complete)?;
+            if let Some((last, time)) = self.completed.take() {
+                open.written = Some((last, time, open.segment.len()));
+            }
         }
         self.complete.clear();
         Ok(())

@@ -1,6 +1,7 @@
 //! The spool: what waits in it while the replica is away, and its limit.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -107,4 +108,53 @@ fn a_full_spool_is_shipped_one_by_one_and_what_came_later_as_one_record() {
     let (restored, _) = sandbox.restore(&[]);
     assert!(same_bytes(&restored, &sandbox.db));
     assert_eq!(rows(&restored), commits);
+}
+
+/// One segment takes all of a small disk: what is written of it is sealed, shipped and so makes room.
+#[test]
+fn a_segment_that_fills_the_disk_is_sealed() {
+    let sandbox = Sandbox::with_database();
+    let state = sandbox.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let Some(_mounted) = Mounted::tmpfs("3m", &state) else { return };
+    let mut application = sandbox.application(Sqlite::Python);
+    let state = state.to_str().unwrap();
+    let more = ["--state-dir", state, "--sync-interval", "4s", "--spool-keep", "0"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    wait_until("a full disk", || {
+        application.run("INSERT INTO t VALUES(hex(randomblob(40000)));");
+        replicator.log().contains("commits are not recorded one by one").then_some(())
+    });
+    replicator.wait_for_log("recorded in one");
+    application.run("INSERT INTO t VALUES('last');");
+    replicator.stop();
+    let kinds: Vec<_> = records(&sandbox).iter().map(|record| record["kind"].clone()).collect();
+    assert!(kinds.iter().filter(|kind| *kind == "commit").count() > 20, "{kinds:?}");
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+}
+
+/// A small disk of its own, which goes when this is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Says so where none can be made: such a test proves nothing then.
+    fn tmpfs(size: &str, at: &Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"]).arg(at);
+        if mount.status().unwrap().success() {
+            return Some(Self(at.to_owned()));
+        }
+        eprintln!("skipped: no file system can be mounted here");
+        None
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
 }
