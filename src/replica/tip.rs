@@ -46,10 +46,34 @@ impl Replica {
         if chain.gap.is_some() && !was_under_way(line, chain.reached) {
             return Ok(None);
         }
-        Ok(Some(match chain.segments.last() {
-            Some(segment) => self.tip_of_segment(segment.name, inventory.cuts()).await?,
-            None => self.tip_of_manifest(manifest.name).await?,
-        }))
+        if chain.segments.is_empty() {
+            return self.tip_of_manifest(manifest.name).await.map(Some);
+        }
+        self.tip_of_line(line, chain.reached, inventory.cuts()).await
+    }
+
+    /// The tip that segments of a line end with: the smallest of them tells it, or the next where that is
+    /// damaged, as a merged one and the last that it was merged from tell the same.
+    async fn tip_of_line(
+        &self,
+        line: &Line,
+        reached: Txid,
+        cuts: &Cuts,
+    ) -> Result<Option<Tip>, ReplicaError> {
+        let ends = line.segments().iter().filter(|s| line.last_in(&s.name) == reached);
+        let mut ends: Vec<_> = ends.filter(|s| s.name.first <= reached).collect();
+        ends.sort_by_key(|segment| segment.size);
+        let mut tip = Ok(None);
+        for segment in ends {
+            tip = self.tip_of_segment(segment.name, cuts).await.map(Some);
+            match &tip {
+                Err(ReplicaError::Object(error)) if error.useless().is_some() => {
+                    tracing::error!(%error, "a segment at the tip of the replica cannot be used");
+                }
+                _ => break,
+            }
+        }
+        tip
     }
 
     async fn tip_of_manifest(&self, name: ManifestName) -> Result<Tip, ReplicaError> {

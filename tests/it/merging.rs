@@ -147,3 +147,22 @@ fn damage_is_never_merged_and_a_damaged_merged_segment_is_not_needed() {
     replicator.stop();
     assert_eq!(segments(&sandbox, 1).len(), 0);
 }
+
+/// A start goes by what a damaged segment was merged from, too.
+#[test]
+fn a_start_does_not_need_a_damaged_merged_segment() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&EAGER));
+    replicator.wait_until_followed();
+    commit_one_by_one(&sandbox, &mut application, 32);
+    replicator.stop();
+    damage(&segments(&sandbox, 1)[0]);
+    std::fs::remove_file(sandbox.state().join("table")).unwrap();
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&EAGER));
+    replicator.wait_until_followed();
+    commit_one_by_one(&sandbox, &mut application, 1);
+    replicator.stop();
+    assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(34)));
+    assert_complete(&sandbox, application);
+}

@@ -1,10 +1,12 @@
 //! The page table as of the tip of the replica: rolled forward from the one on disk, or rebuilt from the
 //! page hashes that the replica holds.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use genesis_snapshot::inventory::{Cuts, Inventory, Line};
+use genesis_snapshot::inventory::{Cuts, Inventory};
 use genesis_snapshot::manifest::Manifest;
 use genesis_snapshot::pack::PackFooter;
 use genesis_wal::id::Txid;
@@ -19,6 +21,7 @@ use crate::durable;
 use crate::object::{ObjectError, PartStream};
 use crate::replica::{Replica, ReplicaError, Tip};
 use crate::replicate::spool::{PartFile, Spool};
+use crate::store::Store;
 
 /// Where the hashes come from.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub async fn at_tip(sources: &Sources<'_>, tip: &Tip) -> Result<Option<PageTable
     let Some(line) = sources.inventory.generation(tip.generation) else { return Ok(None) };
     match Checkpoint::read(&sources.folder.join(super::FILE_NAME), &sources.folder) {
         Ok(Some((table, as_of))) if fits(&table, as_of, tip) => {
-            match rolled(sources, line, tip, table, as_of.txid).await {
+            match rolled(sources, tip, table, as_of.txid).await {
                 Ok(Some(table)) => return Ok(Some(table)),
                 Err(ReplicaError::Object(error)) if error.useless().is_some() => {
                     tracing::error!(%error, "the page table on disk does not lead to the tip");
@@ -66,7 +69,7 @@ pub async fn at_tip(sources: &Sources<'_>, tip: &Tip) -> Result<Option<PageTable
     let built = async {
         let manifest = sources.replica.manifest(newest.name).await?;
         let table = of_manifest(sources, &manifest).await?;
-        rolled(sources, line, tip, table, manifest.txid).await
+        rolled(sources, tip, table, manifest.txid).await
     };
     match built.await {
         Err(ReplicaError::Object(error)) if error.useless().is_some() => {
@@ -127,23 +130,28 @@ async fn footer(
     PackFooter::decode(&bytes).map_err(|error| damaged(&error))
 }
 
-/// Takes a table on from `from` to the tip; `None` where the segments do not lead there.
+/// Takes a table on from `from` to the tip; `None` where the segments do not lead there. Where one is
+/// damaged, others that hold the same are gone by: copies, or what it was merged from.
 async fn rolled(
     sources: &Sources<'_>,
-    line: &Line,
     tip: &Tip,
     table: PageTable,
     from: Txid,
 ) -> Result<Option<PageTable>, ReplicaError> {
     let cuts = sources.inventory.cuts();
     let mut roll = Roll { table, reached: from, images: Vec::new(), cuts };
-    for segment in line.chain(from).segments {
-        let store = Arc::clone(sources.replica.store());
-        let mut stream = PartStream::new(store, segment.name.into());
-        while let Some(part) = stream.next().await? {
-            if !roll.take(&part.part()).map_err(ReplicaError::Local)? {
-                return Ok(None);
+    let mut inventory = Cow::Borrowed(sources.inventory);
+    let mut ahead = chain(&inventory, tip, from);
+    while let Some(segment) = ahead.pop_front() {
+        match roll.segment(sources.replica.store(), segment).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(ReplicaError::Object(error)) if let Some(useless) = error.useless() => {
+                tracing::error!(%error, "a segment cannot be used; looking for others");
+                inventory.to_mut().forget(useless);
+                ahead = chain(&inventory, tip, roll.reached);
             }
+            Err(error) => return Err(error),
         }
     }
     for name in sources.unshipped.iter().filter(|name| name.last > from) {
@@ -160,6 +168,13 @@ async fn rolled(
     Ok(leads_there.then_some(table))
 }
 
+/// The segments that lead on.
+fn chain(inventory: &Inventory, tip: &Tip, from: Txid) -> VecDeque<SegmentName> {
+    let line = inventory.generation(tip.generation);
+    let segments = line.map(|line| line.chain(from).segments).unwrap_or_default();
+    segments.into_iter().map(|segment| segment.name).collect()
+}
+
 /// A table on its way through segments.
 struct Roll<'a> {
     table: PageTable,
@@ -170,6 +185,22 @@ struct Roll<'a> {
 }
 
 impl Roll<'_> {
+    /// Takes a segment; false when it does not go on from here.
+    async fn segment(
+        &mut self,
+        store: &Arc<dyn Store>,
+        name: SegmentName,
+    ) -> Result<bool, ReplicaError> {
+        self.images.clear();
+        let mut stream = PartStream::new(Arc::clone(store), name.into());
+        while let Some(part) = stream.next().await? {
+            if !self.take(&part.part()).map_err(ReplicaError::Local)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes a part; false when it does not go on from here. What is not history is left out.
     fn take(&mut self, part: &Part<'_>) -> std::io::Result<bool> {
         let last = self.cuts.last_of(part.header.stamp.epoch);
