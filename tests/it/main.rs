@@ -18,6 +18,7 @@ mod checkpoints;
 mod checks;
 mod clocks;
 mod config;
+mod crashes;
 mod damage;
 mod deltas;
 mod descriptors;

@@ -36,7 +36,7 @@ pub fn killed_at(command: &Command, call: &str, n: u32) -> Command {
 pub fn failing_at(command: &Command, calls: &str, how: &str, file: &Path) -> Command {
     let mut traced = Command::new("strace");
     let injection = format!("inject={calls}:{how}");
-    traced.args(["-D", "-f", "-qq", "-e", &format!("trace={calls}"), "-e", &injection, "-o"]);
+    traced.args(["-D", "-f", "-qq", "-y", "-e", &format!("trace={calls}"), "-e", &injection, "-o"]);
     traced.arg(file).arg(command.get_program()).args(command.get_args());
     traced
 }
