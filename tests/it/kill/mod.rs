@@ -19,6 +19,10 @@ pub use writer::{Model, Running, Writer};
 
 const KILLS: u64 = 20;
 
+/// Applications that are killed beside each other, each with its own replicator: a kill takes mostly
+/// waiting.
+const AT_ONCE: u64 = 4;
+
 /// What has been restored so far.
 #[derive(Debug)]
 pub struct Witness<'a> {
@@ -92,7 +96,8 @@ impl Scene<'_> {
             self.start_writer();
         }
         if self.replicator.is_none() {
-            let mut command = self.sandbox.replicate_command(&[]);
+            // While nobody follows, more than half of the pages may change.
+            let mut command = self.sandbox.replicate_command(&["--new-generation"]);
             self.replicator = Some(self.sandbox.start(&mut command));
         }
         self.start_writer();
@@ -129,15 +134,25 @@ impl Scene<'_> {
 #[test]
 fn kill_after_kill() {
     let run = Repeatable::new();
+    let kills = setting("GENESIS_KILLS").unwrap_or(KILLS).div_ceil(AT_ONCE);
+    std::thread::scope(|scope| {
+        let mut seeds = run.random();
+        for _ in 0..AT_ONCE {
+            let random = Random::new(seeds.next(u64::MAX));
+            scope.spawn(move || kill_in_one_place(random, kills));
+        }
+    });
+}
+
+fn kill_in_one_place(random: Random, kills: u64) {
     let sandbox = Sandbox::new();
     let writer = Writer::create(&sandbox);
-    let random = run.random();
     let (running, replicator) = (None, None);
     let mut scene = Scene { sandbox: &sandbox, writer: &writer, random, running, replicator };
     let mut witness = Witness::new(&sandbox, &writer);
 
     let mut durable = 0;
-    for _ in 0..setting("GENESIS_KILLS").unwrap_or(KILLS) {
+    for _ in 0..kills {
         scene.start();
         if scene.random.next(4) > 0 {
             scene.wait_until_followed();
