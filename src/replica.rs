@@ -2,7 +2,7 @@
 
 mod base;
 mod epochs;
-mod sealed;
+pub(crate) mod sealed;
 mod tip;
 
 use std::error::Error;

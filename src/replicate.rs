@@ -6,6 +6,7 @@
 //! | `ownership`, `likeness` | whether this start may have the replica, and whether the database is the one in it |
 //! | `origin`, `establish` | the beginning: what the replica holds, and how the source continues it |
 //! | `follow`, `tail`, `scan` | the driver: one thread a database |
+//! | `restored` | what a restore leaves for them |
 //! | `record`, `segments`, `table` | transactions through the page table into segments |
 //! | `attend`, `snapshots`, `capture`, `kept` | beside that: comparing pages, making snapshots |
 //! | `times` | when transactions were committed |
@@ -35,6 +36,7 @@ mod passes;
 mod ratchet;
 mod readback;
 mod record;
+mod restored;
 mod scan;
 mod segments;
 mod session;
@@ -55,7 +57,10 @@ pub use follow::{FollowError, Stage};
 pub use holds::WriterHolds;
 pub use ownership::Allowed;
 pub use record::RecordError;
+pub(crate) use restored::leave;
 pub use session::{Options, Report, Session, SessionError, canonical};
 pub use ship::ShipError;
 pub use spool::Limits as SpoolLimits;
+pub(crate) use state::StateFolder;
 pub use state::{StateError, state_folder};
+pub(crate) use table::{AsOf, PageTable};

@@ -25,6 +25,7 @@ use self::route::Route;
 use self::segments::Segments;
 use crate::object::ObjectError;
 use crate::replica::{Replica, ReplicaError};
+use crate::replicate::{AsOf, PageTable, StateError, StateFolder, leave};
 use crate::sqlite::Check;
 pub use output::Output;
 pub use route::Instead;
@@ -121,6 +122,8 @@ pub struct Request {
     pub verify: bool,
     /// What SQLite checks.
     pub check: Option<Check>,
+    /// Where the local state of the new database goes, if not beside it.
+    pub state_folder: Option<PathBuf>,
 }
 
 /// What was restored.
@@ -173,9 +176,11 @@ async fn assemble(
     let restored = segments.apply(applier, &mut output, progress).await?;
     check_txid(restored.txid, request)?;
     output.sync();
+    let mut hashes = None;
     if request.verify {
         progress(Progress::Verify);
-        let found = output.state(page_size, restored.pages, request.parallelism).await?;
+        let table = output.hashes(page_size, restored.pages, request.parallelism).await?;
+        let found = hashes.insert(table).state();
         if found != restored.state {
             return Err(RestoreError::Mismatch { expected: restored.state, found });
         }
@@ -184,8 +189,28 @@ async fn assemble(
         progress(Progress::Check);
         output.check(check).await?;
     }
+    let done = Done { generation: plan.generation, page_size, restored };
+    let _kept_until_it_is_placed = leave_state(&done, request, &output, hashes.as_ref());
     output.place().await?;
-    Ok(Done { generation: plan.generation, page_size, restored })
+    Ok(done)
+}
+
+/// Leaves what replication needs to go on from the restored state. Without it every page is compared.
+fn leave_state(
+    done: &Done,
+    request: &Request,
+    output: &Output,
+    hashes: Option<&PageTable>,
+) -> Option<StateFolder> {
+    let Restored { txid, time, state, .. } = done.restored;
+    let as_of = AsOf { generation: done.generation, txid, time };
+    let folder = request.state_folder.as_deref();
+    let left = leave(&request.output, folder, output.file(), as_of, (state, hashes));
+    let warn = |error: &StateError| {
+        let reason = crate::describe(error);
+        tracing::warn!(reason, "cannot leave local state: a start will compare every page");
+    };
+    left.inspect_err(warn).ok()
 }
 
 fn check_txid(found: Txid, request: &Request) -> Result<(), RestoreError> {

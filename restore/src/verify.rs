@@ -58,7 +58,20 @@ impl StateVerifier {
     ///
     /// # Errors
     /// [`VerifyError`] when the file gets too long, or its lock page is not empty.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), VerifyError> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
+        self.feed_each(bytes, |_| ())
+    }
+
+    /// The next bytes of the file; `each` is told the hash of every page that they complete, 0 for the
+    /// lock page.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
+    pub fn feed_each(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(PageHash),
+    ) -> Result<(), VerifyError> {
         self.fed = self.fed.saturating_add(bytes.len() as u64);
         if self.fed > self.wanted {
             return Err(self.bad_length());
@@ -73,12 +86,12 @@ impl StateVerifier {
                 return Ok(());
             }
             let page = std::mem::take(&mut self.partial);
-            self.add(&page)?;
+            each(self.add(&page)?);
         }
         let pages = bytes.chunks_exact(len);
         self.partial.extend_from_slice(pages.remainder());
         for page in pages {
-            self.add(page)?;
+            each(self.add(page)?);
         }
         Ok(())
     }
@@ -91,17 +104,20 @@ impl StateVerifier {
         if self.fed == self.wanted { Ok(self.sum) } else { Err(self.bad_length()) }
     }
 
-    fn add(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
+    fn add(&mut self, bytes: &[u8]) -> Result<PageHash, VerifyError> {
         self.pages_done = self.pages_done.saturating_add(1);
         let Some(page) = PageNumber::new(self.pages_done) else {
             return Err(self.bad_length());
         };
         if page != self.page_size.lock_page() {
-            self.sum = self.sum.with(PageHash::of(page, bytes));
-        } else if bytes.iter().any(|&byte| byte != 0) {
+            let hash = PageHash::of(page, bytes);
+            self.sum = self.sum.with(hash);
+            return Ok(hash);
+        }
+        if bytes.iter().any(|&byte| byte != 0) {
             return Err(VerifyError::LockPage(page));
         }
-        Ok(())
+        Ok(PageHash(0))
     }
 
     fn bad_length(&self) -> VerifyError {

@@ -10,6 +10,7 @@ use super::args::{BackupType, ListArgs};
 use super::databases::Configuration;
 use super::exit::{Code, Failure};
 use super::{open, print, print_json};
+use crate::replica::{Replica, ReplicaError};
 
 pub async fn run(args: ListArgs, configuration: &Configuration) -> Result<Code, Failure> {
     let replica = open(&configuration.replica(&args.source)?).await?;
@@ -17,8 +18,12 @@ pub async fn run(args: ListArgs, configuration: &Configuration) -> Result<Code, 
     if args.transactions {
         return transactions::run(&replica, &inventory, &args).await;
     }
-    let shown = |line| generation(line, &args);
-    let generations: Vec<_> = inventory.generations().map(shown).collect();
+    let mut generations = Vec::new();
+    for line in inventory.generations() {
+        // The oldest line has none.
+        let parent = if generations.is_empty() { None } else { parent(&replica, line).await? };
+        generations.push(Generation { parent, ..generation(line, &args) });
+    }
     if args.json {
         let listing = Listing { generations: &generations };
         print_json(&listing);
@@ -37,11 +42,19 @@ struct Listing<'a> {
 struct Generation {
     #[serde(rename = "generation")]
     id: String,
+    /// The state of another line that it began with.
+    parent: Option<Parent>,
     /// The states that can be restored: from a snapshot to the end of what continues it.
     windows: Vec<Window>,
     snapshots: Vec<Snapshot>,
     segments: Vec<Segment>,
     pack_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Parent {
+    generation: String,
+    txid: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,6 +80,21 @@ struct Segment {
     time: String,
     epoch: u32,
     bytes: u64,
+}
+
+/// The state of another line that a line began with, as far as its first snapshot can be read.
+async fn parent(replica: &Replica, line: &Line) -> Result<Option<Parent>, Failure> {
+    let Some(first) = line.manifests().first() else { return Ok(None) };
+    match replica.manifest(first.name).await {
+        Ok(manifest) => Ok(manifest
+            .parent
+            .map(|(generation, txid)| Parent { generation: generation.to_string(), txid: txid.0 })),
+        Err(error) if error.useless().is_some() => {
+            tracing::warn!(%error, "a snapshot cannot be read");
+            Ok(None)
+        }
+        Err(error) => Err(ReplicaError::from(error).into()),
+    }
 }
 
 fn generation(line: &Line, args: &ListArgs) -> Generation {
@@ -99,6 +127,7 @@ fn generation(line: &Line, args: &ListArgs) -> Generation {
     });
     Generation {
         id: line.generation().to_string(),
+        parent: None,
         windows: line.windows().into_iter().map(window).collect(),
         snapshots: snapshots.collect(),
         segments: segments.collect(),
@@ -119,6 +148,9 @@ fn text(generations: &[Generation]) -> String {
 
 fn describe(generation: &Generation) -> String {
     let mut lines = vec![format!("generation {}", generation.id)];
+    lines.extend(generation.parent.iter().map(|Parent { generation, txid }| {
+        format!("  begun with  transaction {txid} of generation {generation}")
+    }));
     lines.extend(generation.windows.iter().map(|w| {
         let Window { first_txid, last_txid, from, to } = w;
         format!("  restorable  transactions {first_txid} to {last_txid}, {from} to {to}")

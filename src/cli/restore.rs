@@ -97,6 +97,7 @@ fn request(args: &RestoreArgs) -> Request {
             IntegrityCheck::Quick => Some(Check::Quick),
             IntegrityCheck::Full => Some(Check::Full),
         },
+        state_folder: None,
     }
 }
 

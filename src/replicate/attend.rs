@@ -211,6 +211,7 @@ impl Tail {
         let setup = &mut self.tools.snapshots.setup;
         setup.free = setup.free.max(after);
         setup.not_before = setup.not_before.max(time);
+        setup.parent = None;
         self.tools.snapshots.awaited = None;
         self.recorder.leave_line();
         Ok(())
@@ -267,7 +268,8 @@ impl Tail {
         self.seal_or_keep()?;
         let (txid, time) = self.number_snapshot(stamp)?;
         let (position, state) = (self.position(), self.recorder.table().state());
-        last.complete(Snapshot { layout, txid, time, position, state });
+        let parent = self.tools.snapshots.setup.parent;
+        last.complete(Snapshot { layout, txid, time, position, state, parent });
         Ok(())
     }
 

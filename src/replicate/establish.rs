@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use genesis_snapshot::manifest::Manifest;
 use genesis_wal::frame::frame_len;
-use genesis_wal::id::{Epoch, Txid};
+use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::SegmentName;
 use genesis_wal::part::Stamp;
 use genesis_wal::position::{WalIdentity, WalPosition};
@@ -18,6 +18,7 @@ use super::capture::Known;
 use super::cursor::Cursor;
 use super::likeness::{Thoroughness, compare};
 use super::record::Recorder;
+use super::restored::RestoredState;
 use super::scan::Overlay;
 use super::segments::Segments;
 use super::spool::Spool;
@@ -50,6 +51,10 @@ pub struct Origin {
     pub free: Txid,
     /// The last time that is recorded, as far as is known.
     pub last_time: Micros,
+    /// The state of another line with which the line begins, or began.
+    pub parent: Option<(Generation, Txid)>,
+    /// That state, if the database was restored to it and the line is still to begin.
+    pub branch: Option<RestoredState>,
 }
 
 /// Why nothing could be established.

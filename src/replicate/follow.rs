@@ -207,11 +207,12 @@ impl Follower {
 
     /// Takes apart what the replica told.
     fn unpack(&self, origin: Origin) -> Result<(Beginning, Tools), FollowError> {
-        let Origin { epoch, tip, unshipped, table, previous, resumed, free, last_time, stored: _ } =
+        let Origin { epoch, tip, unshipped, table, previous, resumed, free, last_time, .. } =
             origin;
         for name in unshipped {
             self.outbox.segment(name)?;
         }
+        let (parent, branch) = (origin.parent, origin.branch);
         let mut times = Times::begin(&self.folder, last_time, Arc::clone(&self.store));
         let setup = Setup {
             epoch,
@@ -219,6 +220,8 @@ impl Follower {
             free,
             not_before: last_time,
             previous,
+            parent,
+            branch,
             resumed,
             kept: self.kept.clone(),
             outbox: self.outbox.clone(),

@@ -21,6 +21,7 @@ use super::follow::Word;
 use super::kept::KeptPacks;
 use super::merging::Teller;
 use super::ownership::{Allowed, Candidate};
+use super::restored::RestoredState;
 use super::spool::{PartFile, Spool};
 use super::table::{Sources, at_tip};
 use crate::clock;
@@ -46,6 +47,8 @@ pub struct Question {
     pub follower: Sender<Word>,
     /// Who is told what is there to be merged.
     pub teller: Teller,
+    /// The database.
+    pub database: PathBuf,
 }
 
 /// Claims an epoch, and finds the newest state that the replica and the spool hold together, with the
@@ -54,7 +57,9 @@ pub struct Question {
 /// # Errors
 /// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
 pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
-    let Question { store, spool, folder, kept, host, allowed, follower, teller } = question;
+    let Question { store, spool, folder, kept, host, allowed, follower, .. } = question;
+    let (teller, database) = (question.teller, question.database);
+    let restored = RestoredState::read(&folder, &database);
     let replica = Replica::open_or_create(store).await?;
     let holder = holder(host);
     let fence = Candidate {
@@ -64,6 +69,7 @@ pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
         spool: &spool,
         folder: &folder,
         follower: &follower,
+        restored: restored.as_ref(),
     };
     let fence = fence.claim().await?;
     let epoch = fence.epoch();
@@ -79,36 +85,106 @@ pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
         let adopted = spawn_blocking(move || adopt_spool(&spool, tip, line.as_ref(), epoch)).await;
         adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?
     };
-    let used = inventory.highest_named().max(adopted.highest).unwrap_or(Txid(0));
-    let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
-    let Adopted { tip, unshipped, .. } = adopted;
-    let sources = Sources {
-        replica: &replica,
-        inventory: &inventory,
-        spool: &spool,
-        unshipped: &unshipped,
-        folder,
-    };
-    let table = match &tip {
-        Some(tip) => at_tip(&sources, tip).await?,
-        None => None,
-    };
-    let previous = newest_manifest(&replica, &inventory).await?;
-    let mut resumed = Known::default();
-    // Where the history cannot be used, none of its packs is believed to be of use.
-    let is_usable = tip.is_none() || table.is_some();
-    let is_there =
-        |manifest: &Manifest| manifest.packs.iter().all(|pack| inventory.pack(pack.name).is_some());
-    let previous = previous.filter(|manifest| is_usable && is_there(manifest));
-    if is_usable {
-        kept.recall(&inventory, &mut resumed);
+    let found = Found { replica, inventory, spool, folder, epoch, stored, adopted };
+    Ok((found.origin(restored, &kept).await?, fence))
+}
+
+/// What the replica and the spool hold.
+struct Found {
+    replica: Replica,
+    inventory: Inventory,
+    spool: Spool,
+    folder: PathBuf,
+    epoch: Epoch,
+    stored: Option<Txid>,
+    adopted: Adopted,
+}
+
+impl Found {
+    /// Where recording begins.
+    async fn origin(
+        self,
+        restored: Option<RestoredState>,
+        kept: &KeptPacks,
+    ) -> Result<Origin, ReplicaError> {
+        let Self { replica, inventory, spool, folder, epoch, stored, adopted } = self;
+        let used = inventory.highest_named().max(adopted.highest).unwrap_or(Txid(0));
+        let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
+        let Adopted { tip, unshipped, .. } = adopted;
+        // Where the tip cannot be read, there are still the names.
+        let named = || inventory.last_time().map_or(Micros(0), Millis::micros);
+        let last_time = tip.map_or_else(named, |tip| tip.reached.time);
+        let branch = branch(restored, tip.as_ref(), &inventory);
+        let tip = tip.filter(|_| branch.is_none());
+        let sources = Sources {
+            replica: &replica,
+            inventory: &inventory,
+            spool: &spool,
+            unshipped: &unshipped,
+            folder,
+        };
+        let table = match &tip {
+            Some(tip) => at_tip(&sources, tip).await?,
+            None => None,
+        };
+        let (line, until) = match &branch {
+            Some(from) => (inventory.generation(from.generation), from.txid),
+            None => (inventory.latest_generation(), Txid(u64::MAX)),
+        };
+        let previous = newest_manifest(&replica, line, until).await?;
+        let parent = match (&branch, &tip, &previous) {
+            (Some(from), ..) => Some((from.generation, from.txid)),
+            (None, Some(tip), Some(newest)) if newest.stamp.generation == tip.generation => {
+                newest.parent
+            }
+            _ => None,
+        };
+        let mut resumed = Known::default();
+        // Where the history cannot be used, none of its packs is believed to be of use.
+        let is_usable = tip.is_none() || table.is_some();
+        let is_there = |manifest: &Manifest| {
+            manifest.packs.iter().all(|pack| inventory.pack(pack.name).is_some())
+        };
+        let previous = previous.filter(|manifest| is_usable && is_there(manifest));
+        if is_usable {
+            kept.recall(&inventory, &mut resumed);
+        }
+        Ok(Origin {
+            epoch,
+            tip,
+            unshipped,
+            table,
+            previous,
+            resumed,
+            stored,
+            free,
+            last_time,
+            parent,
+            branch,
+        })
     }
-    // Where the tip cannot be read, there are still the names.
-    let named = || inventory.last_time().map_or(Micros(0), Millis::micros);
-    let last_time = tip.map_or_else(named, |tip| tip.reached.time);
-    let origin =
-        Origin { epoch, tip, unshipped, table, previous, resumed, stored, free, last_time };
-    Ok((origin, fence))
+}
+
+/// The state from which another line of history begins: that to which the database was restored, unless
+/// it is the tip, with which its line goes on, or of another replica.
+fn branch(
+    restored: Option<RestoredState>,
+    tip: Option<&Tip>,
+    inventory: &Inventory,
+) -> Option<RestoredState> {
+    let restored = restored?;
+    if tip.is_some_and(|tip| restored.is(tip))
+        || inventory.generation(restored.generation).is_none()
+    {
+        restored.forget();
+        return None;
+    }
+    let (generation, txid) = (restored.generation, restored.txid.0);
+    tracing::warn!(
+        %generation, txid,
+        "the database was restored to an earlier state: another line of history begins with it"
+    );
+    Some(restored)
 }
 
 /// This process, as it tells others of itself.
@@ -118,13 +194,14 @@ fn holder(host: String) -> Holder {
     Holder { host, name, pid: std::process::id(), since: clock::wall().to_string() }
 }
 
-/// The newest snapshot of the newest line.
+/// The newest snapshot of a line that is not after a transaction.
 async fn newest_manifest(
     replica: &Replica,
-    inventory: &Inventory,
+    line: Option<&Line>,
+    txid: Txid,
 ) -> Result<Option<Box<Manifest>>, ReplicaError> {
-    let line = inventory.latest_generation();
-    let Some(newest) = line.and_then(|line| line.manifests().last()) else { return Ok(None) };
+    let by_then = |line: &Line| line.manifests().iter().rfind(|m| m.name.txid <= txid).copied();
+    let Some(newest) = line.and_then(by_then) else { return Ok(None) };
     let manifest = replica.manifest(newest.name).await.map_err(ReplicaError::Object);
     Ok(unless_damaged(manifest, "the newest snapshot")?.map(Box::new))
 }

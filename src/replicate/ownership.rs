@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::follow::Word;
 use super::likeness::{Likeness, Thoroughness};
 use super::origin::unless_damaged;
+use super::restored::RestoredState;
 use super::spool::Spool;
 use super::table::{Sources, at_tip};
 use crate::durable;
@@ -42,12 +43,14 @@ pub struct Candidate<'a> {
     pub folder: &'a Path,
     /// To the follower, which can read the database.
     pub follower: &'a Sender<Word>,
+    /// The state to which the database was restored.
+    pub restored: Option<&'a RestoredState>,
 }
 
 impl Candidate<'_> {
     /// Claims the replica, where this start may have it: when nobody else had it last, or whoever did
-    /// has released it; when the database is what the replica holds, page by page; or when the
-    /// operator says so, of who has it now.
+    /// has released it; when the database is what the replica holds, as it was restored to that or is
+    /// equal page by page; or when the operator says so, of who has it now.
     ///
     /// # Errors
     /// [`ReplicaError::Held`], [`ReplicaError::Another`], or when the replica fails.
@@ -78,9 +81,17 @@ impl Candidate<'_> {
             Some(_) if !takeover => Thoroughness::Whole,
             _ => Thoroughness::Sample,
         };
+        if tip.is_some_and(|tip| self.restored.is_some_and(|restored| restored.is(&tip))) {
+            return Ok(());
+        }
+        // What was restored to an earlier state may differ in any number of pages.
+        let is_earlier =
+            |restored: &RestoredState| inventory.generation(restored.generation).is_some();
         let likeness = match &tip {
-            Some(tip) => self.compare(&inventory, tip, thoroughness).await?,
-            None => None,
+            Some(tip) if !self.restored.is_some_and(is_earlier) => {
+                self.compare(&inventory, tip, thoroughness).await?
+            }
+            _ => None,
         };
         if let Some(likeness) = likeness.filter(|_| !self.allowed.new_generation) {
             likeness.check()?;

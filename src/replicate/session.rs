@@ -120,6 +120,7 @@ impl Session {
         let (word_sender, words) = std_mpsc::channel();
         let (fence_sender, fence) = oneshot::channel();
         let held = Arc::new(OnceLock::new());
+        let database = path.clone();
         let follower = Follower {
             path,
             set_wal: options.set_wal,
@@ -152,6 +153,7 @@ impl Session {
                 allowed: options.allowed,
                 follower: word_sender,
                 teller: merging.0.clone(),
+                database,
             },
             stage: stage.clone(),
             durable: durable_sender.clone(),

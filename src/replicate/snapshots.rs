@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::capture::{Capture, Known, Packer};
 use super::kept::KeptPacks;
+use super::restored::RestoredState;
 use super::ship::Outbox;
 use super::table::PageTable;
 use super::watch::Waker;
@@ -31,6 +32,10 @@ pub struct Setup {
     pub not_before: Micros,
     /// The newest snapshot in the replica.
     pub previous: Option<Box<Manifest>>,
+    /// The state of another line with which this one began, or the next begins.
+    pub parent: Option<(Generation, Txid)>,
+    /// That state, if the database was restored to it and the line is still to begin.
+    pub branch: Option<RestoredState>,
     /// Blocks in packs of a snapshot that was interrupted.
     pub resumed: Known,
     /// What the packs of an unfinished snapshot hold.
@@ -167,6 +172,9 @@ impl Snapshots {
         if let Some(awaited) = self.awaited.take() {
             // Shipping may have ended; it says why.
             awaited.send(txid).ok();
+        }
+        if let Some(branch) = self.setup.branch.take() {
+            branch.forget();
         }
         self.setup.previous = Some(manifest);
         self.running = None;

@@ -1,6 +1,6 @@
 //! The folder of local state beside a database, and the lock that keeps it to one process.
 
-use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -115,24 +115,23 @@ fn read_host(path: &Path) -> io::Result<Option<String>> {
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     let written = text.trim_end().split_once(' ');
-    let here = identity(&file)?;
+    let here = identity(&file.metadata()?);
     Ok(written.filter(|(_, identity)| *identity == here).map(|(host, _)| host.to_owned()))
 }
 
 fn draw_host(folder: &Path, path: &Path) -> io::Result<String> {
     let host = format!("{:016x}{:016x}", durable::random()?, durable::random()?);
     let file = Temporary::create(folder)?;
-    let identity = identity(file.file())?;
+    let identity = identity(&file.file().metadata()?);
     file.file().write_all(format!("{host} {identity}\n").as_bytes())?;
     file.replace(path)?;
     Ok(host)
 }
 
 /// What a copy of a file does not have: its inode, and when that was made, where the file system knows.
-fn identity(file: &File) -> io::Result<String> {
-    let metadata = file.metadata()?;
+pub fn identity(metadata: &Metadata) -> String {
     let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-    Ok(format!("{}-{}", metadata.ino(), born.unwrap_or_default().as_nanos()))
+    format!("{}-{}", metadata.ino(), born.unwrap_or_default().as_nanos())
 }
 
 /// Refuses a folder that somebody else could have planted or could write to.

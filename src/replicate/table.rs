@@ -7,6 +7,7 @@ mod rebuild;
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use genesis_snapshot::block::BlockLayout;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
@@ -21,6 +22,14 @@ use mapped::MappedHashes;
 
 /// The table's name in the folder of local state.
 const FILE_NAME: &str = "table";
+
+/// Keeps a table in the folder of local state, durably.
+///
+/// # Errors
+/// What the file system says; the one before is still there then.
+pub fn keep(table: &PageTable, as_of: AsOf, folder: &Path) -> io::Result<()> {
+    Checkpoint::write(table, as_of, folder)?.finish(&folder.join(FILE_NAME))
+}
 
 /// Why a table could not go on to the next state.
 #[derive(Debug, Error)]

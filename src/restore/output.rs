@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use genesis_restore::apply::PageSink;
 use genesis_restore::verify::StateVerifier;
-use genesis_wal::page::{PageSize, StateHash};
+use genesis_wal::page::{PageHash, PageNumber, PageSize};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::RestoreError;
-use crate::durable::Temporary;
+use crate::durable::{self, Temporary};
+use crate::replicate::PageTable;
 use crate::sqlite::{self, Check};
 
 /// Bytes read back at once: what stays in a processor's cache until it is hashed.
@@ -102,16 +103,17 @@ impl Output {
         }
     }
 
-    /// Reads the file back, on as many threads, and hashes it as a database of `pages` pages.
+    /// Reads the file back, on as many threads, and hashes it as a database of `pages` pages: the hash
+    /// of each of them.
     ///
     /// # Errors
     /// [`RestoreError`] when it cannot be read or has another length.
-    pub async fn state(
+    pub async fn hashes(
         &self,
         page_size: PageSize,
         pages: u32,
         threads: NonZeroUsize,
-    ) -> Result<StateHash, RestoreError> {
+    ) -> Result<PageTable, RestoreError> {
         let page_len = u64::from(page_size.get());
         let (wanted, found) = (u64::from(pages) * page_len, self.len()?);
         if found != wanted {
@@ -120,18 +122,36 @@ impl Output {
         }
         let step = u32::try_from(STRETCH / page_len).unwrap_or(1);
         let mut stretches = (0..pages).step_by(step as usize);
-        let (mut reading, mut state) = (JoinSet::new(), StateHash::default());
+        let mut reading = JoinSet::new();
+        let file = durable::nameless(self.folder()).map_err(|error| self.failed(error))?;
+        let mut table = PageTable::new(page_size, file);
+        table.resize(pages).map_err(|error| self.failed(error))?;
         loop {
             for skipped in stretches.by_ref().take(threads.get() - reading.len()) {
                 let (file, count) = (self.pages(), step.min(pages - skipped));
-                reading.spawn_blocking(move || file.state(page_size, skipped, count));
+                reading
+                    .spawn_blocking(move || Ok((skipped, file.hashes(page_size, skipped, count)?)));
             }
             let Some(read) = reading.join_next().await else {
-                return Ok(state);
+                return Ok(table);
             };
             let read = read.map_err(|died| self.failed(died.into()))?;
-            state = state.plus(read.map_err(|error| self.failed(error))?);
+            let (skipped, hashes) = read.map_err(|error: io::Error| self.failed(error))?;
+            let numbers = (skipped..).filter_map(|before| PageNumber::new(before.checked_add(1)?));
+            for (page, hash) in numbers.zip(hashes) {
+                table.set(page, hash);
+            }
         }
+    }
+
+    /// The file as it is now.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.file.file()
+    }
+
+    fn folder(&self) -> &Path {
+        self.file.path().parent().unwrap_or(Path::new("."))
     }
 
     fn len(&self) -> Result<u64, RestoreError> {
@@ -233,8 +253,9 @@ impl Pages {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).due = None;
     }
 
-    /// What `pages` pages after the first `skipped` add to the state hash.
-    fn state(&self, page_size: PageSize, skipped: u32, pages: u32) -> io::Result<StateHash> {
+    /// The hashes of `pages` pages after the first `skipped`.
+    fn hashes(&self, page_size: PageSize, skipped: u32, pages: u32) -> io::Result<Vec<PageHash>> {
+        let mut hashes = Vec::with_capacity(pages as usize);
         let mut verifier = StateVerifier::of_stretch(page_size, skipped, pages);
         let mut offset = u64::from(skipped) * u64::from(page_size.get());
         let mut left = pages as usize * page_size.bytes();
@@ -243,11 +264,12 @@ impl Pages {
             let read = left.min(CHUNK);
             let (bytes, _) = chunk.split_at_mut(read);
             self.file.read_exact_at(bytes, offset)?;
-            verifier.feed(bytes).map_err(io::Error::other)?;
+            verifier.feed_each(bytes, |hash| hashes.push(hash)).map_err(io::Error::other)?;
             offset += read as u64;
             left -= read;
         }
-        verifier.finish().map_err(io::Error::other)
+        verifier.finish().map_err(io::Error::other)?;
+        Ok(hashes)
     }
 }
 

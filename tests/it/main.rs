@@ -11,6 +11,7 @@
 
 mod support;
 
+mod after_restore;
 mod applications;
 mod audit;
 mod buckets;

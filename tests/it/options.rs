@@ -86,7 +86,9 @@ fn a_stale_wal_goes_when_it_is_told_to_and_the_restore_succeeds() {
     restore(&sandbox, &output, &["--force", "--txid", "99"]).expect_code(6);
     assert_eq!(files_below(&sandbox.path("out")).len(), 3);
     restore(&sandbox, &output, &["--force"]).expect_code(0);
-    assert_eq!(files_below(&sandbox.path("out")), ["new.db"]);
+    let mut left = files_below(&sandbox.path("out"));
+    left.retain(|name| !name.starts_with(".new.db-genesis/"));
+    assert_eq!(left, ["new.db"]);
 }
 
 #[test]

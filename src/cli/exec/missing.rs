@@ -57,6 +57,7 @@ async fn restore_latest(database: &Database) -> Result<(), Failure> {
         parallelism: PARALLELISM,
         verify: true,
         check: None,
+        state_folder: database.settings.state_dir.clone(),
     };
     let mut display = Display::new();
     let restored = restore::restore(&replica, &request, |progress| display.show(progress)).await;

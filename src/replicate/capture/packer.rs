@@ -7,7 +7,7 @@ use bytes::Bytes;
 use genesis_snapshot::block::BlockLayout;
 use genesis_snapshot::manifest::{Manifest, PackRef};
 use genesis_snapshot::pack::{PackWriter, PackedBlock};
-use genesis_wal::id::Txid;
+use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, PackName};
 use genesis_wal::page::StateHash;
 use genesis_wal::part::{self, Stamp};
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub position: Option<WalPosition>,
     /// The state hash.
     pub state: StateHash,
+    /// The state of another line with which its line began.
+    pub parent: Option<(Generation, Txid)>,
 }
 
 /// The packs of one snapshot, as they are written and shipped.
@@ -112,11 +114,11 @@ impl Packer {
     pub fn finish(mut self, snapshot: Snapshot, desk: &Desk) -> Result<Manifest, CaptureError> {
         self.ship_pack(desk)?;
         self.wait(desk)?;
-        let Snapshot { layout, txid, time, position, state } = snapshot;
+        let Snapshot { layout, txid, time, position, state, parent } = snapshot;
         let (packs, blocks) = self.known.assemble(layout).map_err(CaptureError::Missing)?;
         let stamp = self.stamp;
         let manifest =
-            Manifest { layout, stamp, txid, position, time, state, parent: None, packs, blocks };
+            Manifest { layout, stamp, txid, position, time, state, parent, packs, blocks };
         let name = ManifestName {
             generation: stamp.generation,
             txid,

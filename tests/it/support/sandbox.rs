@@ -175,7 +175,9 @@ impl Sandbox {
         let (output, ended) = self.try_restore(more);
         let ended = ended.expect_code(0);
         assert_eq!(mode(&output), 0o600);
-        assert_eq!(files_below(output.parent().unwrap()), ["restored.db"]);
+        let mut made = files_below(output.parent().unwrap());
+        made.retain(|name| !name.starts_with(".restored.db-genesis/"));
+        assert_eq!(made, ["restored.db"]);
         (output, ended.stdout)
     }
 
