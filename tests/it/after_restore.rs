@@ -171,8 +171,8 @@ fn what_waited_in_the_spool_is_not_lost() {
     std::fs::File::create(&sandbox.replica).unwrap();
     insert(&sandbox, "8");
     let spool = sandbox.state().join("spool");
-    wait_until("a segment in the spool", || {
-        files_below(&spool).iter().any(|name| name.contains("/wal/")).then_some(())
+    wait_until("transaction 8 in the spool", || {
+        files_below(&spool).iter().any(|name| name.contains("/00000000000000000008-")).then_some(())
     });
     replicator.kill();
     std::fs::remove_file(&sandbox.replica).unwrap();
