@@ -11,6 +11,7 @@ mod frames;
 mod guards;
 mod locks;
 mod pages;
+mod sole;
 mod source;
 mod state;
 
@@ -121,6 +122,12 @@ pub enum SourceError {
         path.display()
     )]
     Locked {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Another part of this program follows the same file, by this or by another name.
+    #[error("{} is followed twice by this process, perhaps by another name", path.display())]
+    FollowedTwice {
         /// The database.
         path: PathBuf,
     },

@@ -253,6 +253,7 @@ fn hint_for(error: &SourceError) -> Option<&'static str> {
         SourceError::Locked { .. } => {
             "A database can only be followed when its application lets others read it."
         }
+        SourceError::FollowedTwice { .. } => "Name each database once in the configuration.",
         SourceError::NetworkFileSystem { .. } => {
             "Keep the database on a local file system, and this program beside it."
         }

@@ -170,16 +170,14 @@ impl Follower {
                 Err(error) if !error.may_pass() => Err(error.into()),
                 _ => self.follow(&mut source, &mut tail, &mut watch),
             };
+            // Nobody waits for what it takes to end.
+            let_others_go_on(&mut source);
             tail.holds.tell_all();
             let End::Doubt(doubt) = end? else { return Ok(tail.finish()) };
             tracing::error!(
                 reason = %doubt,
                 "what follows does not provably continue what was recorded: comparing every page"
             );
-            // Nobody's writers wait for what a capture takes to end.
-            if let Err(error) = source.unlock_writes() {
-                tracing::warn!(%error, "cannot give the write lock back at once");
-            }
             let (recorder, spare) = tail.dismantle();
             (beginning, tools) = (Beginning::Doubt(Some(Box::new(recorder))), spare);
             held = self.hold_again(&mut source)?;
@@ -462,8 +460,16 @@ fn is_readable(source: &Source, held: &Held) -> Result<Result<(), ScanEnd>, Sour
     Ok(Overlay::of_held(source, held)?.map(|_overlay| ()))
 }
 
+/// Gives the locks back at once that keep others from writing and from checkpointing.
+fn let_others_go_on(source: &mut Source) {
+    if let Err(error) = source.let_others_go_on() {
+        tracing::warn!(%error, "cannot give locks back at once");
+    }
+}
+
 /// A database that was moved away is recorded to its end; then there is nothing to follow.
 fn leave(source: &mut Source, tail: &mut Tail, gone: SourceError) -> FollowError {
+    let_others_go_on(source);
     let mut finish = || -> Result<(), RecordError> {
         let index = published(source)?;
         while !tail.is_settled(&index) && published(source)?.header == index.header {

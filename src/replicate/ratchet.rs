@@ -32,7 +32,7 @@ pub use guards::{Guard, Holds};
 
 /// The pause before the write lock is tried again, and how long it is tried.
 const WRITE_PAUSE: Duration = Duration::from_micros(20);
-const WRITE_PATIENCE: Duration = Duration::from_millis(200);
+const WRITE_PATIENCE: Duration = Duration::from_millis(20);
 
 /// The pause before a checkpoint that met another is tried again, and how long it is tried while the
 /// write lock is held.
@@ -116,6 +116,8 @@ pub enum Procedure {
 enum At {
     /// What comes next moves the mark to the end.
     Reserve(Then),
+    /// What the last move of the mark left to backfill.
+    LastCheckpoint,
     Release,
     /// A leap: begin, copy, end; then go on.
     LeapBegin(Then),
@@ -168,6 +170,8 @@ pub struct Ratchet {
     parked: bool,
     /// No other process checkpoints.
     reserved: bool,
+    /// The mark moved since the last checkpoint, under the reservation.
+    has_moved: bool,
     run: Option<Run>,
 }
 
@@ -182,7 +186,7 @@ impl Ratchet {
     #[must_use]
     pub fn new() -> Self {
         let holds = Holds { older: Guard::Proven, ..Holds::default() };
-        Self { holds, before: None, parked: false, reserved: false, run: None }
+        Self { holds, before: None, parked: false, reserved: false, has_moved: false, run: None }
     }
 
     /// What keeps the WAL now.
@@ -214,11 +218,18 @@ impl Ratchet {
     pub fn next(&mut self, outcome: &Outcome) -> Step {
         let Some(mut run) = self.run else { return Step::Finished };
         self.account(run.at, outcome);
-        let at = self.advance(&mut run, outcome).or(self.reserved.then_some(At::Release));
+        let at = self.advance(&mut run, outcome).or_else(|| self.end_of_reservation());
         self.run = at.map(|at| Run { at, ..run });
         let step = at.map_or(Step::Finished, |at| step_of(at, &run, outcome.now));
         debug_assert!(self.allows(step), "{step:?} leaves the WAL unguarded: {:?}", self.holds);
         step
+    }
+
+    /// How a procedure ends that has the checkpoint reserved. What the mark left behind it would be
+    /// backfilled by the application's next commit.
+    fn end_of_reservation(&self) -> Option<At> {
+        let last = if self.has_moved && !self.parked { At::LastCheckpoint } else { At::Release };
+        self.reserved.then_some(last)
     }
 
     /// Whether a step keeps the invariant.
@@ -241,7 +252,11 @@ impl Ratchet {
                 self.before = Some(outcome.index);
             }
             At::Reserve(_) => self.reserved = outcome.done,
-            At::Checkpoint | At::FinalCheckpoint if outcome.done => self.reserved = false,
+            // Where it was not done it may still be reserved; to give that up twice is harmless.
+            At::Checkpoint | At::FinalCheckpoint | At::LastCheckpoint => {
+                self.has_moved = false;
+                self.reserved &= !outcome.done;
+            }
             At::Release => self.reserved = false,
             At::Write if outcome.done => self.holds.write = Guard::Fresh,
             At::Pin if outcome.done => self.holds.pin = Guard::Fresh,
@@ -249,7 +264,10 @@ impl Ratchet {
                 self.holds.copied();
                 self.parked = at != At::PinCopy && self.is_parked_at(&outcome.index);
             }
-            At::LeapEnd(_) | At::PinEnd => self.holds.end(),
+            At::LeapEnd(_) | At::PinEnd => {
+                self.holds.end();
+                self.has_moved = self.reserved;
+            }
             At::Rollback => self.holds.write = Guard::Free,
             At::Unpin => self.holds.pin = Guard::Free,
             _ => {}
@@ -268,6 +286,8 @@ impl Ratchet {
     fn advance(&self, run: &mut Run, outcome: &Outcome) -> Option<At> {
         match run.at {
             At::Reserve(then) if outcome.done => Some(At::LeapBegin(then)),
+            // Little is left then, or nothing.
+            At::Reserve(Then::Park) => Some(At::LeapBegin(Then::Park)),
             At::Reserve(then) => reserve_again(run, then, outcome),
             At::LeapBegin(then) if outcome.done => Some(At::LeapCopy(then)),
             At::LeapBegin(_) => (self.holds.write != Guard::Free).then_some(At::Rollback),
@@ -295,7 +315,7 @@ impl Ratchet {
             // The pin alone keeps the WAL: there is no way but to try again.
             At::PinBegin => Some(if outcome.done { At::PinBeginCopy } else { At::PinBegin }),
             At::PinBeginCopy => outcome.done.then_some(At::Unpin),
-            At::Rollback | At::Unpin | At::Release => None,
+            At::Rollback | At::Unpin | At::LastCheckpoint | At::Release => None,
         }
     }
 
@@ -336,7 +356,7 @@ fn reserve_again(run: &Run, then: Then, outcome: &Outcome) -> Option<At> {
 fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
     run.round += 1;
     if is_full(&outcome.index) {
-        Some(At::LeapBegin(Then::Park))
+        Some(At::Reserve(Then::Park))
     } else if run.round <= ROUNDS {
         Some(At::Reserve(Then::Push))
     } else {
@@ -379,7 +399,7 @@ fn step_of(at: At, run: &Run, now: Duration) -> Step {
         At::LeapBegin(_) | At::PinBegin => Step::Begin,
         At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy => Step::Copy,
         At::LeapEnd(_) | At::PinEnd => Step::End,
-        At::Checkpoint => Step::Checkpoint(Duration::ZERO),
+        At::Checkpoint | At::LastCheckpoint => Step::Checkpoint(Duration::ZERO),
         At::FinalCheckpoint => Step::Checkpoint(paused(CHECKPOINT_PAUSE)),
         At::Sync => Step::Sync,
         At::Write => Step::Write(paused(WRITE_PAUSE)),

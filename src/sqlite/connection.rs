@@ -1,5 +1,6 @@
 //! Connections to the source: opened with care, refused in words.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,8 +16,8 @@ use super::file_system::check_file_system;
 /// How long a connection of ours waits for a lock that somebody holds for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Refuses what is no file with content, and warns of a second name.
-pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> {
+/// Refuses what is no file with content, and warns of a second name; what the file is.
+pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<Metadata, SourceError> {
     let metadata = match path.metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(SourceError::Missing { path: path.to_owned() });
@@ -40,7 +41,7 @@ pub(super) fn check_file(path: &Path, set_wal: bool) -> Result<(), SourceError> 
             "the database has a second name; opened by it, SQLite would use another WAL"
         );
     }
-    Ok(())
+    Ok(metadata)
 }
 
 /// A connection that never checkpoints by itself, not even when it is the last to close.

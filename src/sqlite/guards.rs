@@ -194,11 +194,21 @@ impl Source {
     /// # Errors
     /// What the system says.
     pub fn unlock_writes(&mut self) -> Result<(), SourceError> {
-        if std::mem::take(&mut self.is_write_locked) {
+        if self.is_write_locked {
             let ended = locks::end_reservation(&self.shm, LockByte::WRITE);
             ended.map_err(|error| self.io("unlock", error))?;
+            self.is_write_locked = false;
         }
         Ok(())
+    }
+
+    /// Gives up what keeps others from writing and from checkpointing.
+    ///
+    /// # Errors
+    /// What the system says; the other lock is given up all the same.
+    pub fn let_others_go_on(&mut self) -> Result<(), SourceError> {
+        let unlocked = self.unlock_writes();
+        self.end_reservation().and(unlocked)
     }
 
     /// Makes the database file and the WAL durable.
@@ -278,8 +288,7 @@ impl Source {
     /// # Errors
     /// When SQLite or the system fails.
     pub fn keep_one_reader(&mut self) -> Result<(), SourceError> {
-        self.unlock_writes()?;
-        self.end_reservation()?;
+        self.let_others_go_on()?;
         let newer = self.spare.as_ref().is_some_and(|spare| !spare.is_autocommit());
         if newer && !self.reader.is_autocommit() {
             self.end_older()?;
@@ -333,11 +342,14 @@ fn classify(before: &WalIndex, after: &WalIndex) -> Option<Held> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use genesis_wal::checksum::Checksum;
     use genesis_wal::header::Salts;
     use genesis_wal::index::IndexHeader;
 
     use super::*;
+    use std::path::Path;
 
     fn index(salt: u8, max_frame: u32, backfilled: u32) -> WalIndex {
         let header = IndexHeader {
@@ -349,6 +361,58 @@ mod tests {
             salts: Salts([salt; 8]),
         };
         WalIndex { header, backfilled, read_marks: [0; 5], backfill_attempted: backfilled }
+    }
+
+    /// What another process, with Debian's shell, is told.
+    fn shell(path: &Path, sql: &str) -> String {
+        let output = Command::new("sqlite3").arg(path).arg(sql).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn what_is_taken_for_the_process_keeps_others_out_until_it_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("app.db");
+        let create = "PRAGMA journal_mode=WAL; CREATE TABLE t(x);";
+        let keeper = Connection::open(&path).unwrap();
+        keeper.execute_batch(create).unwrap();
+        let (mut source, _held) = Source::open(&path, false).unwrap();
+        let checkpoint = || shell(&path, "PRAGMA wal_checkpoint(PASSIVE)");
+        let is_locked = || shell(&path, "INSERT INTO t VALUES (1)").contains("locked");
+
+        assert!(source.reserve_checkpoint().unwrap());
+        assert_eq!(checkpoint(), "1|-1|-1");
+        assert!(!is_locked());
+        assert!(source.checkpoint().unwrap());
+        assert!(checkpoint().starts_with("0|"), "our own checkpoint ends the reservation");
+
+        assert!(source.lock_writes().unwrap());
+        assert!(is_locked());
+        source.let_others_go_on().unwrap();
+        assert!(!is_locked());
+
+        assert!(source.reserve_checkpoint().unwrap() && source.lock_writes().unwrap());
+        source.let_others_go_on().unwrap();
+        assert!(checkpoint().starts_with("0|"));
+        assert!(!is_locked());
+    }
+
+    #[test]
+    fn a_database_has_one_follower_in_a_process_whatever_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("app.db");
+        let other = path.with_file_name("other.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(x);")
+            .unwrap();
+        std::os::unix::fs::symlink(&path, &other).unwrap();
+        let (first, _held) = Source::open(&path, false).unwrap();
+        let second = Source::open(&other, false);
+        assert!(matches!(second, Err(SourceError::FollowedTwice { .. })), "{second:?}");
+        drop(first);
+        let third = Source::open(&path, false);
+        assert!(third.is_ok(), "{third:?}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::connection::{
     begin, check_file, check_journal_mode, connect, connect_impatiently, page_size, sqlite,
 };
 use super::frames::read_at_most;
+use super::sole::Sole;
 use super::{PageFile, SourceError};
 
 /// How often the wal-index is read again while a writer is between its two copies.
@@ -42,6 +43,8 @@ pub struct Source {
     wal: File,
     pub(super) path: PathBuf,
     page_size: PageSize,
+    /// Given up last.
+    _sole: Sole,
 }
 
 /// What is known of the moment at which the read transaction began.
@@ -63,7 +66,9 @@ impl Source {
     /// # Errors
     /// [`SourceError`] says why it cannot be followed.
     pub fn open(path: &Path, set_wal: bool) -> Result<(Self, Held), SourceError> {
-        check_file(path, set_wal)?;
+        let file = check_file(path, set_wal)?;
+        let twice = || SourceError::FollowedTwice { path: path.to_owned() };
+        let sole = Sole::claim(&file).ok_or_else(twice)?;
         let reader = connect(path)?;
         check_journal_mode(&reader, path, set_wal)?;
         begin(&reader, path)?;
@@ -87,6 +92,7 @@ impl Source {
             wal,
             path,
             page_size,
+            _sole: sole,
         };
         source.end(&source.reader)?;
         let held = source.acquire(&source.reader)?;

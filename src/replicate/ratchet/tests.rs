@@ -42,7 +42,11 @@ fn a_drain_that_reaches_the_end_parks_on_one_reader() {
     let leap = [Step::Begin, Step::Copy, Step::End];
     let (reserve, checkpoint) =
         ([Step::Reserve(Duration::ZERO)], [Step::Checkpoint(Duration::ZERO)]);
-    assert_eq!(steps, [&reserve, &leap[..], &checkpoint, &leap, &[Step::Finished]].concat());
+    assert_eq!(
+        steps,
+        [&reserve, &leap[..], &checkpoint, &reserve, &leap, &[Step::Release, Step::Finished]]
+            .concat()
+    );
     assert!(ratchet.is_parked());
     assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
 }
@@ -82,6 +86,26 @@ fn the_mark_stays_where_it_is_while_another_checkpoints() {
         assert_eq!(ratchet.start(procedure, Duration::ZERO), Step::Reserve(Duration::ZERO));
         assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
     }
+}
+
+#[test]
+fn what_the_mark_left_behind_is_not_left_to_the_application() {
+    let mut ratchet = Ratchet::new();
+    ratchet.start(Procedure::Force, Duration::ZERO);
+    let mut steps = Vec::new();
+    let mut step = Step::Finished;
+    // Somebody writes all the while: the write lock is never had.
+    for millis in 0..1000 {
+        let done = !matches!(step, Step::Write(_));
+        let now = Duration::from_millis(millis);
+        step = ratchet.next(&Outcome { now, ..outcome(done, index(1000, 999)) });
+        steps.push(step);
+        if step == Step::Finished {
+            break;
+        }
+    }
+    let write = steps.iter().rposition(|step| matches!(step, Step::Write(_))).unwrap();
+    assert_eq!(steps[write + 1..], [Step::Checkpoint(Duration::ZERO), Step::Finished]);
 }
 
 #[test]

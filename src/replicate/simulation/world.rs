@@ -262,6 +262,11 @@ impl World {
         self.locks[byte].exclusive.is_some_and(|(holder, _)| holder.process != OURS)
     }
 
+    /// Whether our process has a lock alone.
+    pub fn is_held_by_us(&self, byte: usize) -> bool {
+        self.locks[byte].exclusive.is_some_and(|(holder, _)| holder.process == OURS)
+    }
+
     /// Whether a process shares a lock.
     pub fn is_shared_by(&self, process: usize, byte: usize) -> bool {
         self.locks[byte].shared.iter().any(|(holder, _)| holder.process == process)

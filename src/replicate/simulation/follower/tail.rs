@@ -8,7 +8,7 @@ use genesis_wal::reader::Reader;
 use genesis_wal::scan::{ScanEnd, Scanner, Step as ScanStep, Transaction};
 
 use super::super::sqlite::Mode;
-use super::super::world::{CHECKPOINT, World, index_of};
+use super::super::world::{CHECKPOINT, WRITE, World, index_of};
 use super::{LOOK_AGAIN, Life, Look, OF_TWO_MINDS, PIN, SCALE};
 use crate::replicate::cursor::{Doubt, Next};
 use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Step};
@@ -56,6 +56,8 @@ impl Life {
         let index = self.published().await.index;
         let max_frame = index.header.max_frame;
         let mut world = self.sim.world();
+        assert!(!world.is_held_by_us(WRITE), "a procedure leaves the write lock behind");
+        assert!(!world.is_held_by_us(CHECKPOINT), "a procedure leaves its reservation behind");
         world.tally.stranded += u64::from(!parked && index.backfilled == max_frame);
         world.replica.parked = parked;
         self.engine.moved(world.now, parked, max_frame.saturating_mul(SCALE));
