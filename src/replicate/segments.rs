@@ -168,6 +168,13 @@ impl Segments {
             return Err(error);
         }
         (self.last, self.last_time, self.state) = (header.txid, header.time, header.state);
+        // Its last page may have ended a part, which is written.
+        if self.encoder.is_empty()
+            && self.complete.is_empty()
+            && let Some(open) = &mut self.open
+        {
+            open.written = Some((header.txid, header.time, open.segment.len()));
+        }
         Ok(())
     }
 
@@ -300,5 +307,75 @@ fn lift<E>(error: SegmentsError<Infallible>) -> SegmentsError<E> {
         SegmentsError::Spool(error) => SegmentsError::Spool(error),
         SegmentsError::Encode(error) => SegmentsError::Encode(error),
         SegmentsError::Image(never) => match never {},
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::id::{Epoch, Generation};
+
+    use super::super::spool::Limits;
+    use super::*;
+
+    /// Pages that do not compress.
+    struct Noise(Vec<u8>);
+
+    impl Images for Noise {
+        type Error = Infallible;
+
+        fn image(&mut self, index: usize, _page: PageNumber) -> Result<Image<'_>, Infallible> {
+            Ok(Image { bytes: &self.0[index * 4096..(index + 1) * 4096], base: None })
+        }
+
+        fn stored(&mut self, _page: PageNumber, _stored: Stored) {}
+    }
+
+    fn noise(bytes: usize) -> Noise {
+        let mut state = 1_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        Noise((0..bytes / 8).flat_map(|_| next()).collect())
+    }
+
+    #[test]
+    fn a_transaction_is_sealed_wherever_its_last_part_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits { keep: 0, wait: None };
+        let spool = Spool::open(folder.path().join("spool"), limits).unwrap();
+        let page_size = PageSize::new(4096).unwrap();
+        let all = noise(270 * 4096);
+        for count in 240..270_u32 {
+            let generation = Generation { epoch: Epoch(1), random: u64::from(count) };
+            let stamp = Stamp { generation, epoch: Epoch(1) };
+            let start = (Txid(0), Micros(0), StateHash::default());
+            let mut segments = Segments::new(spool.clone(), stamp, page_size, start);
+            let mut images = Noise(all.0.clone());
+            let pages: Vec<_> = (1..=count)
+                .map(|number| {
+                    let page = PageNumber::new(number).unwrap();
+                    let bytes = images.image(number as usize - 1, page).unwrap().bytes;
+                    (page, PageHash::of(page, bytes))
+                })
+                .collect();
+            let header = TransactionHeader {
+                txid: Txid(1),
+                kind: TransactionKind::Rebase,
+                late: false,
+                commits: 0,
+                time: Micros(1),
+                since: Micros(1),
+                pages: count,
+                records: count,
+                state: pages.iter().fold(StateHash::default(), |sum, (_, hash)| sum.with(*hash)),
+            };
+            segments.append(header, None, &pages, &mut images).unwrap();
+            let sealed = segments.seal().unwrap();
+            assert_eq!(sealed.map(|name| name.last), Some(Txid(1)), "{count} pages");
+            assert_eq!(segments.waiting(), 0);
+        }
     }
 }
