@@ -24,6 +24,7 @@ mod cursor;
 mod engine;
 mod establish;
 mod follow;
+mod followed;
 mod gap;
 mod holds;
 mod idle;

@@ -16,6 +16,7 @@ use super::audit::Audit;
 use super::cursor::Doubt;
 use super::engine::{Action, Seen};
 use super::establish::{EstablishError, Established, Grounds, Origin};
+use super::followed;
 use super::holds::HoldBook;
 use super::kept::KeptPacks;
 use super::likeness::{Likeness, Thoroughness, compare};
@@ -159,6 +160,9 @@ impl Follower {
             let mut holds = HoldBook::new(clock::monotonic());
             let established = self.establish(&mut source, &mut held, &mut beginning, &mut holds)?;
             let is_unheld = established.is_unheld;
+            if let Err(error) = followed::remember(&self.folder, &self.path) {
+                tracing::debug!(%error, "cannot write down which file is followed");
+            }
             let mut tail = Tail::new(established, tools, holds);
             let begun = if is_unheld {
                 tail.read_unheld(&mut source, &held.index)
@@ -289,7 +293,8 @@ impl Follower {
             })?;
         }
         let folder = self.folder.clone();
-        let new_generation = self.new_generation;
+        let new_generation =
+            self.new_generation || followed::was_followed(&self.folder, &self.path);
         let grounds = Grounds { source, held, spool: &self.spool, folder, new_generation };
         match beginning {
             Beginning::Resume(tip, table, epoch) => grounds.resume(tip, table, *epoch),

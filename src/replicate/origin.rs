@@ -68,6 +68,7 @@ pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
         allowed,
         spool: &spool,
         folder: &folder,
+        database: &database,
         follower: &follower,
         restored: restored.as_ref(),
     };

@@ -8,6 +8,7 @@ use genesis_snapshot::inventory::Inventory;
 use tokio::sync::oneshot;
 
 use super::follow::Word;
+use super::followed::was_followed;
 use super::likeness::{Likeness, Thoroughness};
 use super::origin::unless_damaged;
 use super::restored::RestoredState;
@@ -41,6 +42,8 @@ pub struct Candidate<'a> {
     pub spool: &'a Spool,
     /// The folder of local state.
     pub folder: &'a Path,
+    /// The database.
+    pub database: &'a Path,
     /// To the follower, which can read the database.
     pub follower: &'a Sender<Word>,
     /// The state to which the database was restored.
@@ -49,7 +52,7 @@ pub struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Claims the replica, where this start may have it: when nobody else had it last, or whoever did
-    /// has released it; when the database is what the replica holds, as it was restored to that or is
+    /// has released it, and this file was followed before or is no other database; when the database is what the replica holds, as it was restored to that or is
     /// equal page by page; or when the operator says so, of who has it now.
     ///
     /// # Errors
@@ -71,8 +74,10 @@ impl Candidate<'_> {
     }
 
     async fn check(&self, epochs: &Epochs, takeover: bool) -> Result<(), ReplicaError> {
+        let is_known = was_followed(self.folder, self.database);
         let held = match self.replica.standing(epochs, &self.holder.host).await? {
             Standing::Free | Standing::Own => return Ok(()),
+            Standing::Released if is_known => return Ok(()),
             Standing::Released => None,
             Standing::Held(epoch, holder) => Some((epoch, holder)),
         };

@@ -217,9 +217,7 @@ fn of_the_start() {
         Some(last) => (1..=last).collect(),
         None => NUMBERS.to_vec(),
     };
-    // Beside a start that fails, more than half of the pages may change.
     let mut command = sandbox.replicate_command(&BUSY);
-    command.arg("--new-generation");
     for (calls, error) in START {
         for number in &numbers {
             let what = format!("{calls} number {number} of a start: {error}");

@@ -43,9 +43,7 @@ impl Scene<'_> {
 
     /// Starts the replicator, under `exec`: it must not end for any state of the network.
     fn start(&mut self) {
-        // While it is killed the writer may change most pages, which makes another database of it.
-        let mut command =
-            Process::command(["exec", "--new-generation", "--sync-interval", "250ms"]);
+        let mut command = Process::command(["exec", "--sync-interval", "250ms"]);
         command.args(["--snapshot-interval", "5s", "--db"]);
         command.arg(&self.sandbox.db).arg("--replica").arg(self.through_the_proxy());
         command.args(["--", "sleep", "1000"]);

@@ -153,7 +153,8 @@ fn another_database_in_its_place() {
     assert_complete(&sandbox, application);
 }
 
-/// Half of the pages tell a database from another, where there are some.
+/// Half of the pages tell a database from another that has come to its place, where there are some; the
+/// same file may have changed as it likes.
 #[test]
 fn another_database_of_the_same_shape_in_its_place() {
     let fill = |seed: u64| {
@@ -177,6 +178,27 @@ fn another_database_of_the_same_shape_in_its_place() {
     application.run("DELETE FROM t;");
     application.run(&[fill(4), fill(5), fill(6)].concat());
     application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    let lines = sandbox.generations().len();
+    sandbox.replicate().stop();
+    assert_eq!(sandbox.generations().len(), lines + 1);
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+
+    // A copy of another database in its place.
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("DELETE FROM t;");
+    application.run(&[fill(7), fill(8), fill(9)].concat());
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.run(&format!("VACUUM INTO '{}';", sandbox.path("app/other.db").display()));
+    application.run("DELETE FROM t;");
+    application.run(&[fill(1), fill(2), fill(3)].concat());
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    sandbox.replicate().stop();
+    std::fs::remove_file(&sandbox.db).unwrap();
+    genesis_replicate::durable::rename(&sandbox.path("app/other.db"), &sandbox.db).unwrap();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("PRAGMA journal_mode=WAL;");
     application.close();
     let before = sandbox.objects();
     let refused = sandbox.replicate_fails(&[]).expect_code(7);

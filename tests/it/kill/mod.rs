@@ -96,8 +96,7 @@ impl Scene<'_> {
             self.start_writer();
         }
         if self.replicator.is_none() {
-            // While nobody follows, more than half of the pages may change.
-            let mut command = self.sandbox.replicate_command(&["--new-generation"]);
+            let mut command = self.sandbox.replicate_command(&[]);
             self.replicator = Some(self.sandbox.start(&mut command));
         }
         self.start_writer();
