@@ -109,6 +109,7 @@ impl Session {
     pub async fn start(options: Options) -> Result<Self, SessionError> {
         let path = canonical(&options.database)?;
         let folder = StateFolder::open(&path, options.state_folder.as_deref())?;
+        let host = folder.host()?;
         let spool_root = folder.spool();
         let spool = Spool::open(spool_root.clone(), options.spool)
             .map_err(|source| StateError::Io { path: spool_root, source })?;
@@ -149,7 +150,7 @@ impl Session {
                 spool: spool.clone(),
                 folder: folder.path().to_owned(),
                 kept,
-                host: folder.host()?,
+                host,
                 allowed: options.allowed,
                 follower: word_sender,
                 teller: merging.0.clone(),
