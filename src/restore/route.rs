@@ -1,6 +1,7 @@
 //! Which objects a restore goes by, and by which others when one of them turns out to be of no use.
 
 use std::fmt;
+use std::time::Duration;
 
 use genesis_restore::plan::{Plan, PlanError, Restorable, last_before, plan, plan_instead};
 use genesis_restore::target::Target;
@@ -11,6 +12,12 @@ use genesis_wal::name::ObjectName;
 use super::RestoreError;
 use crate::object::ObjectError;
 use crate::replica::Replica;
+
+/// How often, and how fast, a replica is listed again that lacks a segment between others: while it does
+/// not change, and in all.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+const UNCHANGED_LOOKS: u32 = 5;
+const MOST_LOOKS: u32 = 100;
 
 /// The objects that make the state that was asked for.
 #[derive(Debug)]
@@ -24,7 +31,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// Finds the objects.
+    /// Finds the objects. Where one is missing in between, it may be under way, as a writer has several
+    /// under way at once: the replica is listed again for a while, and for longer if it changes.
     ///
     /// # Errors
     /// When the replica cannot be listed, or does not hold the state.
@@ -33,9 +41,23 @@ impl Route {
         target: Target,
         generation: Option<Generation>,
     ) -> Result<Self, RestoreError> {
-        let inventory = replica.inventory().await?;
-        let plan = plan(&inventory, target, generation)?;
-        Ok(Self { inventory, plan, useless: Vec::new(), listed_again: false })
+        let mut inventory = replica.inventory().await?;
+        let (mut looks, mut unchanged) = (0, 0);
+        loop {
+            match plan(&inventory, target, generation) {
+                Err(PlanError::Gap { .. }) if unchanged < UNCHANGED_LOOKS && looks < MOST_LOOKS => {
+                }
+                found => {
+                    let plan = found?;
+                    return Ok(Self { inventory, plan, useless: Vec::new(), listed_again: false });
+                }
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+            let now = replica.inventory().await?;
+            unchanged = if now == inventory { unchanged + 1 } else { 0 };
+            looks += 1;
+            inventory = now;
+        }
     }
 
     /// Finds others that make the same state: copies, merged segments' originals, an earlier snapshot.
@@ -106,5 +128,51 @@ impl fmt::Display for Instead {
             Some(state) => write!(f, "the last one before it that can is {state}"),
             None => f.write_str("no earlier one can"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::{Body, MemoryStore, Objects, Store};
+
+    const GENERATION: &str = "0000000001-0000000000000001";
+
+    fn segment(first: u64) -> ObjectName {
+        let last = first + 1;
+        let name = format!("wal/00/{first:020}-{last:020}-{first:014}-0000000001.seg");
+        format!("{GENERATION}/{name}").parse().unwrap()
+    }
+
+    /// A replica with a snapshot, and segments of which one is missing.
+    async fn with_a_gap() -> (Replica, Arc<MemoryStore>) {
+        let store = Arc::new(MemoryStore::new(Objects::default()));
+        let replica = Replica::open_or_create(store.clone()).await.unwrap();
+        let manifest = format!("{:020}-{:014}-0000000001-0000000000.manifest", 1, 1);
+        let manifest = format!("{GENERATION}/snapshots/{manifest}").parse().unwrap();
+        for name in [manifest, segment(2), segment(6)] {
+            store.create(&name, Body::Bytes("x".into())).await.unwrap();
+        }
+        (replica, store)
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_is_under_way_is_waited_for() {
+        let (replica, store) = with_a_gap().await;
+        let arrives = async {
+            tokio::time::sleep(LOOK_PAUSE * 2).await;
+            store.create(&segment(4), Body::Bytes("x".into())).await.unwrap();
+        };
+        let (route, ()) = tokio::join!(Route::find(&replica, Target::Latest, None), arrives);
+        assert_eq!(route.unwrap().plan.segments.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_come_is_missing() {
+        let (replica, _store) = with_a_gap().await;
+        let route = Route::find(&replica, Target::Latest, None).await;
+        assert!(matches!(route, Err(RestoreError::Plan(PlanError::Gap { .. }))), "{route:?}");
     }
 }
