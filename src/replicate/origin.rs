@@ -1,4 +1,7 @@
 //! Claims the replica, and asks it and the spool where recording begins.
+//!
+//! What fails on the local disk after the claim is tried again with what was claimed: an epoch and an
+//! inventory cost a replica more than a try is worth.
 
 use std::io;
 use std::path::PathBuf;
@@ -51,12 +54,27 @@ pub struct Question {
     pub database: PathBuf,
 }
 
-/// Claims an epoch, and finds the newest state that the replica and the spool hold together, with the
-/// hashes of its pages.
+/// A replica that is claimed, as it was then.
+#[derive(Debug)]
+pub struct Claimed {
+    fence: Fence,
+    replica: Replica,
+    inventory: Inventory,
+    tip: Option<Tip>,
+    /// The line of the tip, as it was before the claim.
+    line: Option<Line>,
+    restored: Option<RestoredState>,
+    spool: Spool,
+    folder: PathBuf,
+    kept: KeptPacks,
+}
+
+/// Claims an epoch, and reads what the replica holds.
 ///
 /// # Errors
-/// [`ReplicaError`]. A tip that is damaged is none: it is logged, and nothing is known to continue it.
-pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
+/// [`ReplicaError`]; [`ReplicaError::Local`] only before anything is claimed. A tip that is damaged is
+/// none: it is logged, and nothing is known to continue it.
+pub async fn claim(question: Question) -> Result<Claimed, ReplicaError> {
     let Question { store, spool, folder, kept, host, allowed, follower, .. } = question;
     let (teller, database) = (question.teller, question.database);
     let restored = RestoredState::read(&folder, &database);
@@ -79,33 +97,58 @@ pub async fn ask(question: Question) -> Result<(Origin, Fence), ReplicaError> {
     let tip = unless_damaged(found, "the tip of the replica")?.flatten();
     let inventory = replica.continue_with(epoch, &holder, &history, tip.as_ref()).await?;
     teller.begin(&inventory);
-    let stored = tip.map(|tip| tip.reached.txid);
-    let adopted = {
-        let spool = spool.clone();
-        let line = tip.and_then(|tip| history.inventory.generation(tip.generation)).cloned();
-        let adopted = spawn_blocking(move || adopt_spool(&spool, tip, line.as_ref(), epoch)).await;
-        adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?
-    };
-    let found = Found { replica, inventory, spool, folder, epoch, stored, adopted };
-    Ok((found.origin(restored, &kept).await?, fence))
+    let line = tip.and_then(|tip| history.inventory.generation(tip.generation)).cloned();
+    Ok(Claimed { fence, replica, inventory, tip, line, restored, spool, folder, kept })
+}
+
+impl Claimed {
+    /// The epoch.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// Finds the newest state that the replica and the spool hold together, with the hashes of its
+    /// pages.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; after [`ReplicaError::Local`] it can be tried again.
+    pub async fn origin(&self) -> Result<Origin, ReplicaError> {
+        let Self { spool, tip, line, .. } = self;
+        let (epoch, tip) = (self.fence.epoch(), *tip);
+        let adopted = {
+            let (spool, line) = (spool.clone(), line.clone());
+            spawn_blocking(move || adopt_spool(&spool, tip, line.as_ref(), epoch)).await
+        };
+        let adopted = adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?;
+        let found = Found {
+            replica: &self.replica,
+            inventory: &self.inventory,
+            spool,
+            folder: self.folder.clone(),
+            epoch,
+            stored: tip.map(|tip| tip.reached.txid),
+            adopted,
+        };
+        found.origin(self.restored.as_ref(), &self.kept).await
+    }
 }
 
 /// What the replica and the spool hold.
-struct Found {
-    replica: Replica,
-    inventory: Inventory,
-    spool: Spool,
+struct Found<'a> {
+    replica: &'a Replica,
+    inventory: &'a Inventory,
+    spool: &'a Spool,
     folder: PathBuf,
     epoch: Epoch,
     stored: Option<Txid>,
     adopted: Adopted,
 }
 
-impl Found {
+impl Found<'_> {
     /// Where recording begins.
     async fn origin(
         self,
-        restored: Option<RestoredState>,
+        restored: Option<&RestoredState>,
         kept: &KeptPacks,
     ) -> Result<Origin, ReplicaError> {
         let Self { replica, inventory, spool, folder, epoch, stored, adopted } = self;
@@ -115,15 +158,9 @@ impl Found {
         // Where the tip cannot be read, there are still the names.
         let named = || inventory.last_time().map_or(Micros(0), Millis::micros);
         let last_time = tip.map_or_else(named, |tip| tip.reached.time);
-        let branch = branch(restored, tip.as_ref(), &inventory);
+        let branch = branch(restored, tip.as_ref(), inventory);
         let tip = tip.filter(|_| branch.is_none());
-        let sources = Sources {
-            replica: &replica,
-            inventory: &inventory,
-            spool: &spool,
-            unshipped: &unshipped,
-            folder,
-        };
+        let sources = Sources { replica, inventory, spool, unshipped: &unshipped, folder };
         let table = match &tip {
             Some(tip) => at_tip(&sources, tip).await?,
             None => None,
@@ -132,7 +169,7 @@ impl Found {
             Some(from) => (inventory.generation(from.generation), from.txid),
             None => (inventory.latest_generation(), Txid(u64::MAX)),
         };
-        let previous = newest_manifest(&replica, line, until).await?;
+        let previous = newest_manifest(replica, line, until).await?;
         let parent = match (&branch, &tip, &previous) {
             (Some(from), ..) => Some((from.generation, from.txid)),
             (None, Some(tip), Some(newest)) if newest.stamp.generation == tip.generation => {
@@ -148,7 +185,7 @@ impl Found {
         };
         let previous = previous.filter(|manifest| is_usable && is_there(manifest));
         if is_usable {
-            kept.recall(&inventory, &mut resumed);
+            kept.recall(inventory, &mut resumed);
         }
         Ok(Origin {
             epoch,
@@ -169,7 +206,7 @@ impl Found {
 /// The state from which another line of history begins: that to which the database was restored, unless
 /// it is the tip, with which its line goes on, or of another replica.
 fn branch(
-    restored: Option<RestoredState>,
+    restored: Option<&RestoredState>,
     tip: Option<&Tip>,
     inventory: &Inventory,
 ) -> Option<RestoredState> {
@@ -185,7 +222,7 @@ fn branch(
         %generation, txid,
         "the database was restored to an earlier state: another line of history begins with it"
     );
-    Some(restored)
+    Some(restored.clone())
 }
 
 /// This process, as it tells others of itself.
@@ -236,6 +273,8 @@ struct Adopted {
 /// Those that its line holds are dropped, and those from before a snapshot that overtook them are
 /// shipped. All others are put aside, never deleted: what they hold may be nowhere else. So are those
 /// that were sealed when another writer had gone on without them.
+///
+/// After an error it can be called again: what has the epoch's stamp is left as it is.
 fn adopt_spool(
     spool: &Spool,
     tip: Option<Tip>,
@@ -245,6 +284,9 @@ fn adopt_spool(
     let mut adopted = Adopted { tip, ..Adopted::default() };
     for name in spool.sealed()? {
         adopted.highest = adopted.highest.max(Some(name.last));
+        if adopted.unshipped.contains(&name) {
+            continue;
+        }
         let is_past =
             |tip: &Tip| tip.generation == name.generation && name.last <= tip.reached.txid;
         let is_history = line.is_some_and(|line| line.last_in(&name) == name.last);

@@ -33,7 +33,7 @@ struct Record {
 }
 
 /// A state that a database was restored to, and from which nothing was replicated since.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RestoredState {
     /// The line of history.
     pub generation: Generation,
@@ -64,8 +64,11 @@ impl RestoredState {
 
     /// Forgets it: replication has gone on from it.
     pub fn forget(&self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(%error, "cannot forget that the database was restored");
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "cannot forget that the database was restored");
+            }
+            _ => {}
         }
     }
 }

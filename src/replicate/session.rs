@@ -222,8 +222,9 @@ fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
         .map_err(|source| StateError::Io { path: PathBuf::from("thread"), source }.into())
 }
 
-/// The pause before local state that cannot be used is tried again.
+/// The pause before local state that cannot be used is tried again. It doubles, up to the longest.
 const LOCAL_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_LOCAL_PAUSE: Duration = Duration::from_mins(1);
 
 /// Asks the replica where recording begins.
 struct Question {
@@ -242,24 +243,36 @@ impl Question {
             return Ok(());
         }
         let follower = self.about.follower.clone();
-        let (origin, fence) = loop {
-            match origin::ask(self.about.clone()).await {
-                Err(ReplicaError::Local(error)) => {
-                    tracing::error!(
-                        %error,
-                        "NOT PROTECTED: the local state cannot be used; trying again"
-                    );
-                    tokio::time::sleep(LOCAL_PAUSE).await;
-                }
-                other => break other?,
-            }
-        };
+        let claimed = patiently(|| origin::claim(self.about.clone())).await?;
+        let origin = patiently(|| claimed.origin()).await?;
+        let fence = claimed.fence().clone();
         self.durable.send_replace(origin.stored);
         self.held.set(fence.clone()).ok();
         // Shipper and follower may have failed meanwhile; they say why.
         self.fence.send(fence).ok();
         follower.send(Word::Begin(Box::new(origin))).ok();
         Ok(())
+    }
+}
+
+/// Tries again, as long as it is the local state that fails.
+async fn patiently<T, F>(attempt: impl Fn() -> F) -> Result<T, ReplicaError>
+where
+    F: Future<Output = Result<T, ReplicaError>>,
+{
+    let mut pause = LOCAL_PAUSE;
+    loop {
+        match attempt().await {
+            Err(ReplicaError::Local(error)) => {
+                tracing::error!(
+                    %error,
+                    "NOT PROTECTED: the local state cannot be used; trying again"
+                );
+                tokio::time::sleep(pause).await;
+                pause = LONGEST_LOCAL_PAUSE.min(pause * 2);
+            }
+            other => return other,
+        }
     }
 }
 

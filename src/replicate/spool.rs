@@ -206,7 +206,8 @@ impl Spool {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the stamp of another epoch on a sealed segment, which changes its name.
+    /// Puts the stamp of another epoch on a sealed segment, which changes its name. A segment that has
+    /// that name already is the same one, of which only the old file could not be removed.
     ///
     /// # Errors
     /// What the file system says, or that a part is damaged; the segment is left alone then.
@@ -221,7 +222,12 @@ impl Spool {
             part::restamp(&mut bytes, stamp).map_err(io::Error::other)?;
             open.append(&bytes)?;
         }
-        open.seal(&restamped).map_err(|(_open, error)| error)?;
+        match open.seal(&restamped) {
+            Err((_open, error)) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error);
+            }
+            _ => {}
+        }
         self.remove(name)?;
         Ok(restamped)
     }

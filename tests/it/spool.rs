@@ -137,6 +137,47 @@ fn a_segment_that_fills_the_disk_is_sealed() {
     assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
 }
 
+/// What fails on the local disk after the replica is claimed is tried again with that claim.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "no file of a running database")]
+fn a_full_disk_at_the_start_costs_one_epoch() {
+    let sandbox = Sandbox::with_database();
+    let state = sandbox.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let Some(_mounted) = Mounted::tmpfs("3m", &state) else { return };
+    let mut application = sandbox.application(Sqlite::Bundled);
+    let more = ["--state-dir", state.to_str().unwrap(), "--sync-interval", "5ms"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    rename(&sandbox.replica, &away(&sandbox));
+    application.run("INSERT INTO t VALUES(hex(randomblob(100000)));");
+    let waits = || files_below(&state).into_iter().any(|name| name.contains("/wal/"));
+    wait_until("a segment in the spool", || waits().then_some(()));
+    replicator.kill();
+    rename(&away(&sandbox), &sandbox.replica);
+    let is_claim = |name: &&String| name.contains(".base");
+    let claims = || files_below(&sandbox.replica).iter().filter(is_claim).count();
+    let claimed = claims();
+
+    let filler = state.join("filler");
+    std::fs::write(&filler, vec![1; 4_000_000]).unwrap_err();
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    wait_until("two tries", || {
+        let log = replicator.log();
+        (log.matches("the local state cannot be used").count() == 2).then_some(())
+    });
+    std::fs::remove_file(filler).unwrap();
+    sandbox.wait_for_txid(2);
+    replicator.wait_until_followed();
+    assert_eq!(claims(), claimed + 1);
+    application.run("INSERT INTO t VALUES('last');");
+    replicator.stop();
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+}
+
 /// A small disk of its own, which goes when this is dropped.
 struct Mounted(PathBuf);
 
