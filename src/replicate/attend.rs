@@ -30,8 +30,10 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after something failed beside reading.
 const ATTENTION_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pause before a gap that could not be closed is tried again.
-const GAP_PAUSE: Duration = Duration::from_millis(500);
+/// The pause before a gap that could not be closed is tried again. After what was written of it in vain
+/// it doubles, up to the longest.
+pub(super) const GAP_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_GAP_PAUSE: Duration = Duration::from_mins(1);
 
 impl Tail {
     /// Does what there is to do beside reading: a little at each look. The recorded state, and what
@@ -135,11 +137,13 @@ impl Tail {
         let closed = match self.recorder.close_gap(&mut state, position, time) {
             Err(RecordError::Local(error)) => {
                 tracing::debug!(%error, "the spool cannot be written yet");
-                self.next_close = clock::monotonic() + GAP_PAUSE;
+                self.next_close = clock::monotonic() + self.close_pause;
+                self.close_pause = LONGEST_GAP_PAUSE.min(self.close_pause * 2);
                 return Ok(());
             }
             other => other?,
         };
+        self.close_pause = GAP_PAUSE;
         if self
             .tools
             .snapshots

@@ -178,7 +178,7 @@ impl Spool {
             let reason = "the spool is at its limit, as the replica does not take what waits in it";
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, reason));
         }
-        self.create()
+        Ok(OpenSegment { is_limited: true, ..self.create()? })
     }
 
     /// Begins a merged segment of so many bytes.
@@ -194,7 +194,8 @@ impl Spool {
     }
 
     fn create(&self) -> io::Result<OpenSegment> {
-        Ok(OpenSegment { file: Temporary::create(&self.root)?, spool: self.clone(), bytes: 0 })
+        let (file, spool) = (Temporary::create(&self.root)?, self.clone());
+        Ok(OpenSegment { file, spool, bytes: 0, is_limited: false })
     }
 
     fn cut_kept(&self, books: &mut Books) {
@@ -239,15 +240,21 @@ pub struct OpenSegment {
     file: Temporary,
     spool: Spool,
     bytes: u64,
+    /// It comes to what is there, and leaves some of the disk free.
+    is_limited: bool,
 }
 
 impl OpenSegment {
     /// Appends whole parts. What is kept of shipped segments gives way where the disk is full.
     ///
     /// # Errors
-    /// What the file system says. The same parts can be appended again then.
+    /// What the file system says; [`io::ErrorKind::StorageFull`] when too little would be left free. The
+    /// same parts can be appended again then.
     pub fn append(&mut self, parts: &[u8]) -> io::Result<()> {
-        let write = || self.file.file().write_all_at(parts, self.bytes);
+        let write = || {
+            self.look_for_room(parts.len() as u64)?;
+            self.file.file().write_all_at(parts, self.bytes)
+        };
         match write() {
             Err(error) if is_want_of_room(&error) && self.spool.books().kept.cut(0) => write()?,
             other => other?,
@@ -256,9 +263,25 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// Takes back what was appended after the first `len` bytes.
+    fn look_for_room(&self, more: u64) -> io::Result<()> {
+        let Spool { root, limits, .. } = &self.spool;
+        if !self.is_limited {
+            return Ok(());
+        }
+        let waiting = self.spool.books().waiting.bytes().saturating_add(self.bytes);
+        if limits.has_room_for(Room::of(root), waiting, more) {
+            return Ok(());
+        }
+        let reason = "too little would be left free on the disk";
+        Err(io::Error::new(io::ErrorKind::StorageFull, reason))
+    }
+
+    /// Takes back what was appended after the first `len` bytes, and what an append that failed has left.
     pub fn truncate(&mut self, len: u64) {
         self.bytes = len;
+        if let Err(error) = self.end() {
+            tracing::warn!(%error, "cannot shorten a segment in the spool");
+        }
     }
 
     /// Bytes appended so far.
@@ -298,8 +321,9 @@ impl OpenSegment {
             Ok(()) => {}
             Err(error) => return Err((self, error)),
         }
-        let Self { file, spool, bytes } = self;
-        file.place_unsynced(target).map_err(|(file, error)| (Self { file, spool, bytes }, error))
+        let Self { file, spool, bytes, is_limited } = self;
+        let again = |(file, error)| (Self { file, spool, bytes, is_limited }, error);
+        file.place_unsynced(target).map_err(again)
     }
 }
 

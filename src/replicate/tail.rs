@@ -10,6 +10,7 @@ use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
+use super::attend::GAP_PAUSE;
 use super::audit::Audit;
 use super::cursor::{Continued, Cursor, Doubt, Next};
 use super::engine::{Engine, SEAL_BYTES};
@@ -59,6 +60,8 @@ pub struct Tail {
     pub(super) tools: Tools,
     /// When a gap that could not be closed is tried again.
     pub(super) next_close: Duration,
+    /// How long it rests after the next failure.
+    pub(super) close_pause: Duration,
     /// Before that, nothing is done beside reading.
     pub(super) next_attention: Duration,
     cursor: Cursor,
@@ -118,6 +121,7 @@ impl Tail {
             holds,
             tools,
             next_close: Duration::ZERO,
+            close_pause: GAP_PAUSE,
             next_attention: Duration::ZERO,
             cursor,
             ratchet: Ratchet::new(),

@@ -178,6 +178,37 @@ fn a_full_disk_at_the_start_costs_one_epoch() {
     assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
 }
 
+/// A transaction that would take what is to stay free of the disk is not written, until there is room.
+#[test]
+fn a_large_transaction_leaves_some_of_the_disk_free() {
+    let sandbox = Sandbox::with_database();
+    let state = sandbox.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let Some(mounted) = Mounted::tmpfs("200m", &state) else { return };
+    let mut application = sandbox.application(Sqlite::Bundled);
+    let more = ["--state-dir", state.to_str().unwrap(), "--spool-keep", "0"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    application.run(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 800)
+         INSERT INTO t SELECT randomblob(60000) FROM n;",
+    );
+    replicator.wait_for_log("commits are not recorded one by one");
+    let free = || rustix::fs::statvfs(&state).map(|f| f.f_bavail * f.f_frsize).unwrap();
+    wait_until("what was written to be taken back", || {
+        assert!(free() > 160 << 20, "{}", free());
+        (free() > 190 << 20).then_some(())
+    });
+    mounted.grow("3g");
+    replicator.wait_for_log("recorded in one");
+    application.run("INSERT INTO t VALUES('last');");
+    replicator.stop();
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+}
+
 /// A small disk of its own, which goes when this is dropped.
 struct Mounted(PathBuf);
 
@@ -191,6 +222,13 @@ impl Mounted {
         }
         eprintln!("skipped: no file system can be mounted here");
         None
+    }
+
+    /// Makes it larger.
+    fn grow(&self, size: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0);
+        assert!(mount.status().unwrap().success());
     }
 }
 

@@ -45,6 +45,7 @@ impl Room {
         bytes <= self.free / 10 || bytes.saturating_add(self.floor()) <= self.free
     }
 
+    /// Bytes that are left free.
     fn floor(self) -> u64 {
         FREE.max(self.total / 20)
     }
@@ -66,6 +67,18 @@ impl Limits {
         let least = LEAST.min(self.wait.unwrap_or(LEAST));
         limit.min(ours.saturating_sub(room.floor())).max(least)
     }
+
+    /// Whether `more` bytes may be written where so many wait, those of the open segment with them: as
+    /// long as the floor stays free, or they are the few that may always wait. Where less than the floor
+    /// is free at all, a tenth of that is few: a record that is never written protects nothing.
+    #[must_use]
+    pub fn has_room_for(self, room: Option<Room>, waiting: u64, more: u64) -> bool {
+        let Some(room) = room else { return true };
+        let least = LEAST.min(self.wait.unwrap_or(LEAST));
+        let few = least.max(room.free.saturating_add(waiting) / 10);
+        let in_all = waiting.saturating_add(more);
+        in_all <= few || more.saturating_add(room.floor()) <= room.free
+    }
 }
 
 /// What waits for upload.
@@ -77,6 +90,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Bytes in all of it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Segments of so many bytes each.
     pub fn of(sizes: impl Iterator<Item = u64>) -> Self {
         Self { bytes: sizes.sum(), is_full: false }
@@ -144,6 +162,20 @@ mod tests {
             [39, 1, -30, -20, -1, 50, 1].map(&mut is_full),
             [false, true, true, true, false, false, true]
         );
+    }
+
+    #[test]
+    fn a_segment_grows_until_the_floor_is_reached() {
+        let takes =
+            |wait, room, waiting, more| Limits { keep: 0, wait }.has_room_for(room, waiting, more);
+        let large = Some(room(GIB + 10 * MIB, 9 * GIB));
+        assert!(takes(None, large, 500 * MIB, 10 * MIB));
+        assert!(!takes(None, large, 500 * MIB, 11 * MIB));
+        let small = Some(room(200 * MIB, 200 * MIB));
+        assert!(takes(None, small, 31 * MIB, MIB) && !takes(None, small, 32 * MIB, MIB));
+        assert!(!takes(Some(MIB), Some(room(5 * MIB, GIB)), MIB, 1));
+        assert!(takes(None, Some(room(500 * MIB, GIB)), 48 * MIB, MIB));
+        assert!(takes(None, None, GIB, GIB));
     }
 
     #[test]
