@@ -296,7 +296,7 @@ fn adopt_spool(
                 continue;
             }
             let stamp = Stamp { generation: tip.generation, epoch };
-            if let Ok(name) = spool.restamp(&name, stamp) {
+            if let Some(name) = whole(spool.restamp(&name, stamp))? {
                 adopted.unshipped.push(name);
                 continue;
             }
@@ -331,12 +331,8 @@ fn continuation(spool: &Spool, name: &SegmentName, tip: &Tip) -> io::Result<Opti
     let mut sequence = Sequence::new(tip.generation, tip.page_size, tip.reached);
     let mut parts = PartFile::open(&spool.path(name))?;
     loop {
-        let bytes = match parts.next_part() {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => break,
-            Err(error) if is_damage(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let Some(part) = whole(parts.next_part())? else { return Ok(None) };
+        let Some(bytes) = part else { break };
         let Ok(part) = Part::decode(&mut Reader::new(&bytes)) else { return Ok(None) };
         if sequence.accept(&part).is_err() {
             return Ok(None);
@@ -346,6 +342,61 @@ fn continuation(spool: &Spool, name: &SegmentName, tip: &Tip) -> io::Result<Opti
     Ok(reached.map(|reached| Tip { reached, ..*tip }))
 }
 
-fn is_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+/// What was read of a segment; `None` when that is damaged. A disk that fails says nothing of it.
+fn whole<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_snapshot::inventory::Inventory;
+    use genesis_wal::id::Generation;
+    use genesis_wal::name::{ManifestName, ObjectName};
+    use genesis_wal::page::{PageSize, StateHash};
+    use genesis_wal::segment::Reached;
+
+    use super::*;
+    use crate::replicate::spool::Limits;
+
+    #[test]
+    fn a_disk_that_fails_is_no_damage() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            assert_eq!(whole::<()>(Err(kind.into())).unwrap_err().kind(), kind);
+        }
+        let failing = io::Error::from(rustix::io::Errno::IO);
+        assert!(whole::<()>(Err(failing)).is_err());
+        assert_eq!(whole::<()>(Err(io::ErrorKind::UnexpectedEof.into())).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_segment_from_before_a_snapshot_is_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path().into(), Limits { keep: 0, wait: None }).unwrap();
+        let (generation, time) = (Generation { epoch: Epoch(1), random: 7 }, Millis(1));
+        let (first, last, epoch) = (Txid(2), Txid(3), Epoch(1));
+        let name = SegmentName { generation, level: 0, first, last, time, epoch, repair: 0 };
+        let mut segment = spool.begin().unwrap();
+        segment.append(&[0x5a; 500]).unwrap();
+        segment.seal(&name).unwrap();
+        let snapshot =
+            ManifestName { generation, txid: Txid(5), time, epoch, attempt: 0, repair: 0 };
+        let inventory = Inventory::from_objects([(ObjectName::from(snapshot), 1)]);
+        let (state, page_size) = (StateHash(0), PageSize::new(4096).unwrap());
+        let reached = Reached { txid: Txid(5), time: Micros(1), state, position: None };
+        let tip = Tip { generation, page_size, reached };
+        let line = inventory.generation(generation);
+        let adopted = adopt_spool(&spool, Some(tip), line, Epoch(2)).unwrap();
+        assert_eq!((adopted.unshipped, adopted.highest), (vec![], Some(last)));
+        assert!(folder.path().join("orphans").join(name.to_string()).exists());
+    }
 }

@@ -211,7 +211,8 @@ impl Spool {
     /// that name already is the same one, of which only the old file could not be removed.
     ///
     /// # Errors
-    /// What the file system says, or that a part is damaged; the segment is left alone then.
+    /// What the file system says; [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::UnexpectedEof`] when
+    /// a part is damaged. The segment is left alone then.
     pub fn restamp(&self, name: &SegmentName, stamp: Stamp) -> io::Result<SegmentName> {
         let restamped = SegmentName { epoch: stamp.epoch, generation: stamp.generation, ..*name };
         if restamped == *name {
@@ -220,7 +221,8 @@ impl Spool {
         let mut open = self.create()?;
         let mut parts = PartFile::open(&self.path(name))?;
         while let Some(mut bytes) = parts.next_part()? {
-            part::restamp(&mut bytes, stamp).map_err(io::Error::other)?;
+            part::restamp(&mut bytes, stamp)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             open.append(&bytes)?;
         }
         match open.seal(&restamped) {
