@@ -45,13 +45,15 @@ impl Configuration {
             (Some(path), None, Some(config)) => vec![named(config, path)?.clone()],
             (Some(_), None, None) => {
                 let error = "nothing says where the replica is: pass --replica, or a configuration";
-                return Err(Failure::new(Code::USAGE, anyhow::anyhow!(error)));
+                let failure = Failure::new(Code::USAGE, anyhow::anyhow!(error));
+                return Err(failure.hinted("--help has examples, and README.md the configuration."));
             }
             (None, _, Some(config)) => all(config)?.to_vec(),
             (None, _, None) => {
                 let error = "nothing says which database: pass --db and --replica, or a \
                              configuration";
-                return Err(Failure::new(Code::USAGE, anyhow::anyhow!(error)));
+                let failure = Failure::new(Code::USAGE, anyhow::anyhow!(error));
+                return Err(failure.hinted("--help has examples, and README.md the configuration."));
             }
         };
         if databases.len() > 1 && args.settings.state_dir.is_some() {
