@@ -1,0 +1,171 @@
+//! When what is done, look by look.
+
+use super::*;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+fn at(millis: u64) -> Seen {
+    Seen { now: Duration::from_millis(millis), parked: true, ..Seen::default() }
+}
+
+#[test]
+fn the_first_transaction_ships_at_once_and_the_next_when_the_interval_ends() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
+    let waiting = Seen { waiting: 1, ..at(400) };
+    assert_eq!(engine.next(&Seen { now: Duration::from_millis(1050), ..waiting }), {
+        Action::Wait(Duration::from_millis(50))
+    });
+    assert_eq!(engine.next(&Seen { waiting: 1, ..at(1100) }), Action::Seal);
+    assert_eq!(engine.next(&Seen { waiting: 1, ..at(9000) }), Action::Seal);
+}
+
+#[test]
+fn much_that_waits_ships_early() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
+    assert_eq!(engine.next(&Seen { waiting: SEAL_BYTES, ..at(101) }), Action::Seal);
+}
+
+#[test]
+fn stopping_reads_seals_and_ends() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    assert_eq!(engine.next(&Seen { waiting: 1, ..at(100) }), Action::Seal);
+    let stopping = Seen { stopping: true, unread: true, ..at(101) };
+    assert_eq!(engine.next(&stopping), Action::Read);
+    // Not everything was read yet; then more is committed, which nobody asked for.
+    assert_eq!(engine.next(&stopping), Action::Read);
+    let settled = Seen { settles: 1, waiting: 1, ..stopping };
+    assert_eq!(engine.next(&settled), Action::Seal);
+    assert_eq!(engine.next(&Seen { waiting: 0, ..settled }), Action::Finish);
+}
+
+#[test]
+fn steady_commits_keep_nothing_from_being_sealed() {
+    let mut engine = Engine::new(INTERVAL, None);
+    let steady = Seen { unread: true, waiting: 1, ..at(5000) };
+    assert_eq!(engine.next(&steady), Action::Seal);
+    assert_eq!(engine.next(&steady), Action::Read);
+    assert_eq!(engine.next(&Seen { waiting: SEAL_BYTES, ..steady }), Action::Seal);
+}
+
+#[test]
+fn an_event_is_looked_after_until_its_commit_should_be_visible() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    let mut now = Duration::from_secs(5);
+    let mut pauses = Vec::new();
+    let mut written = true;
+    while let Action::Sleep(pause) = engine.next(&Seen { now, written, ..at(0) }) {
+        written = false;
+        pauses.push(pause);
+        now += pause;
+    }
+    assert_eq!(pauses.first(), Some(&FIRST_RECHECK));
+    assert!(pauses.windows(2).all(|pair| pair[1] == pair[0] * 2), "{pauses:?}");
+    assert!(pauses.iter().sum::<Duration>() >= RECHECK_SPAN);
+    assert!(pauses.len() < 12, "{pauses:?}");
+}
+
+#[test]
+fn commits_close_together_are_polled_for_and_silence_ends_that() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    assert_eq!(engine.next(&Seen { unread: true, ..at(1000) }), Action::Read);
+    assert_eq!(engine.next(&at(1000)), Action::Wait(IDLE_POLL));
+    assert_eq!(engine.next(&Seen { unread: true, ..at(1005) }), Action::Read);
+    assert_eq!(engine.next(&at(1005)), Action::Tick(BUSY_POLL));
+    assert_eq!(engine.next(&at(1016)), Action::Wait(IDLE_POLL));
+    assert_eq!(engine.next(&at(60_000)), Action::Wait(QUIET_POLL));
+}
+const LOADED: Seen = Seen {
+    now: Duration::from_secs(1),
+    unread: false,
+    settles: 0,
+    written: false,
+    waiting: 0,
+    stopping: false,
+    max_frame: 1000,
+    backfilled: 0,
+    wal_bytes: 4 << 20,
+    parked: false,
+    waited_for: false,
+    read_back: false,
+};
+
+#[test]
+fn many_frames_are_drained_and_forced_only_over_the_limit() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    engine.last_read = LOADED.now;
+    assert_eq!(engine.next(&LOADED), Action::Move(Procedure::Drain));
+    engine.moved(LOADED.now, false, 1000);
+    assert!(matches!(engine.next(&LOADED), Action::Wait(_)));
+    let grown = Seen { max_frame: 5000, backfilled: 900, wal_bytes: 20 << 20, ..LOADED };
+    assert_eq!(engine.next(&grown), Action::Move(Procedure::Force));
+    let mut never = Engine::new(INTERVAL, None);
+    never.last_read = LOADED.now;
+    assert_eq!(never.next(&grown), Action::Move(Procedure::Drain));
+}
+
+#[test]
+fn silence_parks_the_lock_with_growing_pauses_while_that_fails() {
+    let mut engine = Engine::new(INTERVAL, None);
+    let (mut now, mut moves) = (Duration::from_secs(1), Vec::new());
+    while now < Duration::from_mins(1) {
+        let seen = Seen { now, max_frame: 3, ..LOADED };
+        match engine.next(&seen) {
+            Action::Move(procedure) => {
+                assert_eq!(procedure, Procedure::Drain);
+                moves.push(now);
+                engine.moved(now, false, 3);
+            }
+            Action::Wait(pause) => now += pause.max(Duration::from_micros(1)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((8..20).contains(&moves.len()), "{moves:?}");
+    let parked = Seen { now, max_frame: 3, backfilled: 3, parked: true, ..LOADED };
+    assert!(matches!(engine.next(&parked), Action::Wait(_)));
+}
+
+#[test]
+fn a_checkpointer_is_answered_in_the_second_look_without_a_commit_between() {
+    let mut engine = Engine::new(INTERVAL, None);
+    engine.last_read = LOADED.now;
+    let waits = |max_frame, millis| Seen {
+        waited_for: true,
+        max_frame,
+        now: LOADED.now + Duration::from_millis(millis),
+        ..LOADED
+    };
+    assert_eq!(engine.next(&waits(10, 0)), Action::Sleep(BUSY_POLL));
+    assert_eq!(engine.next(&waits(11, 1)), Action::Sleep(BUSY_POLL));
+    let since = LOADED.now + Duration::from_millis(1);
+    let response = Action::Move(Procedure::Respond { since });
+    assert_eq!(engine.next(&waits(11, 2)), response);
+    assert_eq!(engine.next(&waits(11, 2)), Action::Sleep(BUSY_POLL));
+    // In vain, it is answered twenty times a second.
+    let answers = (100..1100).filter(|&millis| engine.next(&waits(11, millis)) == response).count();
+    assert!((15..=21).contains(&answers), "{answers}");
+}
+
+#[test]
+fn what_is_to_be_read_back_is_read_in_slices_behind_everything_else() {
+    let mut engine = Engine::new(INTERVAL, None);
+    let due = |millis| Seen { read_back: true, ..at(millis) };
+    assert_eq!(engine.next(&due(5000)), Action::ReadBack);
+    assert_eq!(engine.next(&due(5001)), Action::Wait(Duration::from_millis(3)));
+    assert_eq!(engine.next(&Seen { unread: true, ..due(5004) }), Action::Read);
+    assert_eq!(engine.next(&due(5004)), Action::ReadBack);
+    assert_eq!(engine.next(&at(5020)), Action::Wait(IDLE_POLL));
+}
+
+#[test]
+fn steady_commits_do_not_keep_a_large_wal_from_being_emptied() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    let steady = Seen { unread: true, wal_bytes: 20 << 20, max_frame: 5000, ..LOADED };
+    assert_eq!(engine.next(&steady), Action::Move(Procedure::Force));
+    engine.moved(steady.now, false, 5000);
+    assert_eq!(engine.next(&steady), Action::Read);
+    assert_eq!(engine.next(&Seen { max_frame: 10, wal_bytes: 40 << 10, ..steady }), Action::Read);
+    let restarted = Seen { max_frame: 1500, ..steady };
+    assert_eq!(engine.next(&restarted), Action::Move(Procedure::Force));
+}

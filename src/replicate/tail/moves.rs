@@ -1,0 +1,158 @@
+//! The lock that keeps the WAL is moved, step by step as the ratchet says.
+
+use genesis_wal::index::WalIndex;
+
+use super::{Tail, published};
+use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
+use crate::replicate::record::RecordError;
+use crate::sqlite::{Guards, Source, SourceError};
+use crate::{clock, telemetry};
+
+impl Tail {
+    /// Moves the lock that keeps the WAL. What keeps it from moving may pass: until then the WAL grows,
+    /// and is read on.
+    ///
+    /// # Errors
+    /// [`RecordError`], where it will not pass.
+    pub fn try_to_move(
+        &mut self,
+        source: &mut Source,
+        procedure: Procedure,
+    ) -> Result<(), RecordError> {
+        match self.move_lock(source, procedure) {
+            Ok(()) => {
+                if std::mem::take(&mut self.is_stuck) {
+                    tracing::info!("the lock that keeps the WAL moves again");
+                }
+                Ok(())
+            }
+            Err(error) if error.may_pass() => {
+                if !self.is_stuck {
+                    let error = telemetry::chain(&error);
+                    tracing::error!(%error, "cannot checkpoint: the WAL grows until that passes");
+                }
+                (self.is_stuck, self.is_loose) = (true, true);
+                // Nobody's writers wait for what comes first; where this fails, it is tried again.
+                source.let_others_go_on().ok();
+                let max_frame = self.settled.map_or(0, |settled| settled.max_frame);
+                self.engine.moved(clock::monotonic(), false, max_frame);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Makes sure of the lock after a move that failed on its way: it stands on one read transaction,
+    /// since which everything was copied. Each guard is given up only after that.
+    ///
+    /// # Errors
+    /// [`RecordError`]; it can be tried again.
+    pub fn make_sure(&mut self, source: &mut Source) -> Result<(), RecordError> {
+        if !self.is_loose {
+            return Ok(());
+        }
+        // Where it is held, so is a read transaction.
+        source.let_others_go_on()?;
+        self.holds.end(clock::monotonic());
+        let is_held = |guards: Guards| guards.older || guards.newer;
+        if !is_held(source.guards()) && !source.begin()? {
+            return Err(SourceError::Locked { path: source.path().to_owned() }.into());
+        }
+        self.catch_up(source)?;
+        let guards = source.guards();
+        if guards.older && guards.newer {
+            source.end_older()?;
+        }
+        source.unpin()?;
+        (self.ratchet, self.alone_at, self.is_loose) = (Ratchet::new(), None, false);
+        Ok(())
+    }
+
+    /// Takes the steps of a procedure that moves the lock.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the lock may stand on any of its guards then.
+    fn move_lock(&mut self, source: &mut Source, procedure: Procedure) -> Result<(), RecordError> {
+        let started = clock::monotonic();
+        self.moves += 1;
+        let mut has_copied = false;
+        let mut step = self.ratchet.start(procedure, started);
+        while step != Step::Finished {
+            let before = published(source)?;
+            let (done, copied) = self.take(step, source)?;
+            match step {
+                Step::Write(_) if done => self.holds.begin(clock::monotonic()),
+                Step::Rollback => self.holds.end(clock::monotonic()),
+                _ => {}
+            }
+            has_copied |= copied.is_some();
+            let index = match (step, copied) {
+                (Step::Begin, _) => before,
+                (_, Some(copied)) => copied,
+                _ => published(source)?,
+            };
+            let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
+            step = self.ratchet.next(&Outcome { now, done, index, waited_for });
+            debug_assert!(agree(self.ratchet.holds(), source.guards()), "before {step:?}");
+        }
+        // Where nothing was copied, the lock stands where it stood, and what was said of it is old.
+        let (now, parked) = (clock::monotonic(), has_copied && self.ratchet.is_parked());
+        let max_frame = published(source)?.header.max_frame;
+        let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
+        self.engine.moved(now, parked, max_frame);
+        if has_copied {
+            self.alone_at = self.settled.filter(|_| parked);
+        }
+        if parked {
+            self.recorder.park();
+            self.read_back(source)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one step: whether it was done, and for a copy the wal-index that was copied to.
+    fn take(
+        &mut self,
+        step: Step,
+        source: &mut Source,
+    ) -> Result<(bool, Option<WalIndex>), RecordError> {
+        let done = match step {
+            Step::Copy => return Ok((true, Some(self.catch_up(source)?))),
+            Step::Begin => source.begin()?,
+            Step::End => source.end_older().map(|()| true)?,
+            Step::Reserve(pause) => {
+                clock::rest(pause);
+                source.reserve_checkpoint()?
+            }
+            Step::Release => source.end_reservation().map(|()| true)?,
+            Step::Checkpoint(pause) => {
+                clock::rest(pause);
+                source.checkpoint()?
+            }
+            Step::Sync => source.sync().map(|()| true)?,
+            Step::Write(pause) => {
+                clock::rest(pause);
+                source.lock_writes()?
+            }
+            Step::Rollback => source.unlock_writes().map(|()| true)?,
+            Step::Pin => source.pin()?,
+            Step::Unpin => source.unpin().map(|()| true)?,
+            Step::Look(pause) => {
+                clock::rest(pause);
+                true
+            }
+            Step::Finished => true,
+        };
+        Ok((done, None))
+    }
+}
+
+/// Whether the ratchet's books are right. The write lock may be gone sooner: it is given back for a
+/// wal-index to be rebuilt.
+fn agree(books: Holds, held: Guards) -> bool {
+    let is_held = |guard| guard != Guard::Free;
+    let Guards { older, newer, pin, write } = held;
+    let readers = (is_held(books.older), is_held(books.newer)) == (older, newer);
+    readers && is_held(books.pin) == pin && is_held(books.write) >= write
+}
