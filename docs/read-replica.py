@@ -103,7 +103,8 @@ class Part:
 
     def __init__(self, data, at):
         magic, self.kind, version, flags, log_size = struct.unpack_from("<4s4B", data, at)
-        assert (magic, version, flags & ~1) == (b"GRPT", 1, 0)
+        assert (magic, version, flags & ~9) == (b"GRPT", 1, 0)
+        self.confirmed = flags & 8
         self.page_size = 1 << log_size
         self.epoch, *self.generation = struct.unpack_from("<IIQ", data, at + 8)
         self.first, self.last = struct.unpack_from("<2Q", data, at + 24)
@@ -195,10 +196,21 @@ class Replica:
         while txid < wanted:
             reach = [s for s in segments if s[3] <= txid + 1 <= s[0]]
             if not reach:
-                assert wanted == MASK and not any(s[3] > txid + 1 for s in segments)
+                behind = [s for s in segments if s[3] > txid + 1]
+                assert wanted == MASK and self.were_under_way(behind, segments)
                 return
             txid, *_, name = max(reach)
             yield name, txid
+
+    def were_under_way(self, behind, segments):
+        """Whether segments behind a gap are what a writer that was killed can have left there."""
+        newest = max(epoch for _, _, epoch, *_ in segments) if segments else None
+        parts = [part for *_, name in behind for part in parts_of(self.read(name))]
+        return (
+            len(behind) < 8
+            and all((level, epoch) == ("00", newest) for _, level, epoch, *_ in behind)
+            and not any(part.confirmed for part in parts)
+        )
 
 
 class Database:

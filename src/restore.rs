@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use genesis_restore::apply::{Applier, Base, Restored};
-use genesis_restore::plan::PlanError;
+use genesis_restore::plan::{Plan, PlanError};
 use genesis_restore::target::Target;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
@@ -135,6 +135,16 @@ pub struct Done {
     pub page_size: PageSize,
     /// The state.
     pub restored: Restored,
+}
+
+/// Finds the objects that make one state.
+///
+/// # Errors
+/// [`RestoreError`]
+pub async fn find(replica: &Replica, request: &Request) -> Result<Plan, RestoreError> {
+    let plan = Route::find(replica, request.target, request.generation).await?.plan;
+    check_txid(plan.reaches, request)?;
+    Ok(plan)
 }
 
 /// Restores one state of a database.

@@ -220,6 +220,7 @@ pub fn segment_decode(data: &[u8]) {
         first: Txid(first),
         last: Txid(first.saturating_add(u64::from(*more))),
         position: None,
+        confirmed: false,
         before: StateHash(0),
         after: StateHash(0),
     };

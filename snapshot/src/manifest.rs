@@ -173,6 +173,7 @@ impl Manifest {
             first: self.txid,
             last: self.txid,
             position: self.position,
+            confirmed: false,
             before: self.state,
             after: self.state,
         }

@@ -2,7 +2,7 @@
 
 pub mod display;
 
-use genesis_restore::plan::{Plan, plan};
+use genesis_restore::plan::Plan;
 use genesis_restore::target::Target;
 use genesis_wal::id::Txid;
 use genesis_wal::time::Micros;
@@ -15,7 +15,7 @@ use super::exit::{Code, Failure};
 use super::replicate::listen;
 use super::{Found, open, open_unless_empty, print, print_json};
 use crate::replica::Replica;
-use crate::restore::{Done, Request, RestoreError, restore};
+use crate::restore::{Done, Request, RestoreError, find, restore};
 use crate::sqlite::Check;
 
 pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Code, Failure> {
@@ -54,7 +54,7 @@ fn skip(args: &RestoreArgs, reason: &str) -> Code {
 }
 
 async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, RestoreError> {
-    let plan = plan(&replica.inventory().await?, target(args), args.generation)?;
+    let plan = find(replica, &request(args)).await?;
     if args.json {
         print_json(&PlanReport::of(&plan));
     } else {

@@ -43,13 +43,51 @@ impl Replica {
             return Ok(None);
         };
         let chain = line.chain(manifest.name.txid);
-        if chain.gap.is_some() && !was_under_way(line, chain.reached) {
+        if chain.gap.is_some() && !self.was_under_way(line, chain.reached).await? {
             return Ok(None);
         }
         if chain.segments.is_empty() {
             return self.tip_of_manifest(manifest.name).await.map(Some);
         }
         self.tip_of_line(line, chain.reached, inventory.cuts()).await
+    }
+
+    /// Whether what a line holds after `reached`, behind a gap, can be what its last writer had under way
+    /// when it ended: then nothing that was durable is missing. One more segment than can be under way, one
+    /// that was made when all before it was stored, or one that cannot be read proves the contrary.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn was_under_way(&self, line: &Line, reached: Txid) -> Result<bool, ReplicaError> {
+        let behind: Vec<_> = line.segments().iter().filter(|s| s.name.first > reached).collect();
+        let Some(writer) = behind.iter().map(|segment| segment.name.epoch).max() else {
+            return Ok(false);
+        };
+        let may_be = behind.len() < UNDER_WAY
+            && behind.iter().all(|s| s.name.epoch == writer && s.name.level == 0)
+            && line.segments().iter().all(|segment| segment.name.epoch <= writer);
+        if !may_be {
+            return Ok(false);
+        }
+        for segment in behind {
+            match self.is_confirmed(segment.name).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(false),
+                Err(error) if error.useless().is_some() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether everything before a segment was stored when it was made.
+    async fn is_confirmed(&self, name: SegmentName) -> Result<bool, ObjectError> {
+        let mut stream = PartStream::new(Arc::clone(self.store()), name.into());
+        let mut is_confirmed = false;
+        while let Some(owned) = stream.next().await? {
+            is_confirmed |= owned.part().header.confirmed;
+        }
+        Ok(is_confirmed)
     }
 
     /// The tip that segments of a line end with: the smallest of them tells it, or the next where that is
@@ -106,13 +144,4 @@ impl Replica {
             Err(damaged(&"it does not hold what its name says").into())
         }
     }
-}
-
-/// Whether what a line holds after `reached` can be what its last writer had under way.
-fn was_under_way(line: &Line, reached: Txid) -> bool {
-    let behind = || line.segments().iter().filter(|s| s.name.first > reached);
-    let writer = behind().map(|segment| segment.name.epoch).max();
-    behind().count() < UNDER_WAY
-        && behind().all(|segment| Some(segment.name.epoch) == writer && segment.name.level == 0)
-        && line.segments().iter().all(|segment| Some(segment.name.epoch) <= writer)
 }

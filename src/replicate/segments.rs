@@ -184,7 +184,10 @@ impl Segments {
     /// # Errors
     /// When the spool cannot be written; it can be tried again.
     pub fn seal(&mut self) -> Result<Option<SegmentName>, SegmentsError<Infallible>> {
-        self.encoder.finish(&mut self.complete).map_err(SegmentsError::Encode)?;
+        self.encoder.confirm(self.spool.is_empty());
+        let finished = self.encoder.finish(&mut self.complete);
+        self.encoder.confirm(false);
+        finished.map_err(SegmentsError::Encode)?;
         if !self.complete.is_empty() {
             self.completed = Some((self.last, self.last_time));
         }
@@ -313,6 +316,8 @@ fn lift<E>(error: SegmentsError<Infallible>) -> SegmentsError<E> {
 #[cfg(test)]
 mod tests {
     use genesis_wal::id::{Epoch, Generation};
+    use genesis_wal::part::Part;
+    use genesis_wal::reader::Reader;
 
     use super::super::spool::Limits;
     use super::*;
@@ -341,41 +346,81 @@ mod tests {
         Noise((0..bytes / 8).flat_map(|_| next()).collect())
     }
 
-    #[test]
-    fn a_transaction_is_sealed_wherever_its_last_part_ends() {
+    fn spool() -> (tempfile::TempDir, Spool) {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits { keep: 0, wait: None };
         let spool = Spool::open(folder.path().join("spool"), limits).unwrap();
-        let page_size = PageSize::new(4096).unwrap();
-        let all = noise(270 * 4096);
+        (folder, spool)
+    }
+
+    fn rebase(txid: u64, pages: &[(PageNumber, PageHash)]) -> TransactionHeader {
+        let count = u32::try_from(pages.len()).unwrap();
+        TransactionHeader {
+            txid: Txid(txid),
+            kind: TransactionKind::Rebase,
+            late: false,
+            commits: 0,
+            time: Micros(1),
+            since: Micros(1),
+            pages: count,
+            records: count,
+            state: pages.iter().fold(StateHash::default(), |sum, (_, hash)| sum.with(*hash)),
+        }
+    }
+
+    fn segments(spool: &Spool, random: u64) -> Segments {
+        let generation = Generation { epoch: Epoch(1), random };
+        let stamp = Stamp { generation, epoch: Epoch(1) };
+        let start = (Txid(0), Micros(0), StateHash::default());
+        Segments::new(spool.clone(), stamp, PageSize::new(4096).unwrap(), start)
+    }
+
+    fn pages_of(images: &mut Noise, count: u32) -> Vec<(PageNumber, PageHash)> {
+        let mut page = |number| {
+            let page = PageNumber::new(number).unwrap();
+            (page, PageHash::of(page, images.image(number as usize - 1, page).unwrap().bytes))
+        };
+        (1..=count).map(&mut page).collect()
+    }
+
+    #[test]
+    fn a_transaction_is_sealed_wherever_its_last_part_ends() {
+        let (_folder, spool) = spool();
+        let mut images = noise(270 * 4096);
         for count in 240..270_u32 {
-            let generation = Generation { epoch: Epoch(1), random: u64::from(count) };
-            let stamp = Stamp { generation, epoch: Epoch(1) };
-            let start = (Txid(0), Micros(0), StateHash::default());
-            let mut segments = Segments::new(spool.clone(), stamp, page_size, start);
-            let mut images = Noise(all.0.clone());
-            let pages: Vec<_> = (1..=count)
-                .map(|number| {
-                    let page = PageNumber::new(number).unwrap();
-                    let bytes = images.image(number as usize - 1, page).unwrap().bytes;
-                    (page, PageHash::of(page, bytes))
-                })
-                .collect();
-            let header = TransactionHeader {
-                txid: Txid(1),
-                kind: TransactionKind::Rebase,
-                late: false,
-                commits: 0,
-                time: Micros(1),
-                since: Micros(1),
-                pages: count,
-                records: count,
-                state: pages.iter().fold(StateHash::default(), |sum, (_, hash)| sum.with(*hash)),
-            };
-            segments.append(header, None, &pages, &mut images).unwrap();
+            let mut segments = segments(&spool, count.into());
+            let pages = pages_of(&mut images, count);
+            segments.append(rebase(1, &pages), None, &pages, &mut images).unwrap();
             let sealed = segments.seal().unwrap();
             assert_eq!(sealed.map(|name| name.last), Some(Txid(1)), "{count} pages");
             assert_eq!(segments.waiting(), 0);
         }
+    }
+
+    #[test]
+    fn a_segment_says_whether_all_before_it_was_stored() {
+        let (_folder, spool) = spool();
+        let mut images = noise(4096);
+        let pages = pages_of(&mut images, 1);
+        let mut segments = segments(&spool, 1);
+        let mut seal = |txid| {
+            segments.append(rebase(txid, &pages), None, &pages, &mut images).unwrap();
+            let name = segments.seal().unwrap().unwrap();
+            let bytes = std::fs::read(spool.path(&name)).unwrap();
+            let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
+            (name, part.header.confirmed)
+        };
+        let (first, confirmed) = seal(1);
+        assert!(confirmed);
+        let (second, confirmed) = seal(2);
+        assert!(!confirmed, "the first one waits");
+        spool.keep(&first).unwrap();
+        assert!(!seal(3).1, "the second one waits");
+        spool.keep(&second).unwrap();
+        assert!(!seal(4).1, "the third one waits");
+        for name in spool.sealed().unwrap() {
+            spool.keep(&name).unwrap();
+        }
+        assert!(seal(5).1);
     }
 }

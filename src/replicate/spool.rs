@@ -168,6 +168,12 @@ impl Spool {
         books.waiting.is_full(self.limits, room, kept)
     }
 
+    /// Whether no sealed segment waits: each one is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.books().waiting.bytes() == 0
+    }
+
     /// Begins a segment.
     ///
     /// # Errors

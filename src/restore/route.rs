@@ -32,7 +32,8 @@ pub struct Route {
 
 impl Route {
     /// Finds the objects. Where one is missing in between, it may be under way, as a writer has several
-    /// under way at once: the replica is listed again for a while, and for longer if it changes.
+    /// under way at once: the replica is listed again for a while, and for longer if it changes. Where it
+    /// does not come, the writer may have ended before it did: then the latest state is the one before.
     ///
     /// # Errors
     /// When the replica cannot be listed, or does not hold the state.
@@ -47,10 +48,12 @@ impl Route {
             match plan(&inventory, target, generation) {
                 Err(PlanError::Gap { .. }) if unchanged < UNCHANGED_LOOKS && looks < MOST_LOOKS => {
                 }
-                found => {
-                    let plan = found?;
-                    return Ok(Self { inventory, plan, useless: Vec::new(), listed_again: false });
+                Err(error) => {
+                    let plan =
+                        before_what_was_under_way(replica, &inventory, target, error).await?;
+                    return Ok(Self::new(inventory, plan));
                 }
+                Ok(plan) => return Ok(Self::new(inventory, plan)),
             }
             tokio::time::sleep(LOOK_PAUSE).await;
             let now = replica.inventory().await?;
@@ -58,6 +61,10 @@ impl Route {
             looks += 1;
             inventory = now;
         }
+    }
+
+    fn new(inventory: Inventory, plan: Plan) -> Self {
+        Self { inventory, plan, useless: Vec::new(), listed_again: false }
     }
 
     /// Finds others that make the same state: copies, merged segments' originals, an earlier snapshot.
@@ -118,6 +125,31 @@ impl Route {
     }
 }
 
+/// The plan for the latest state, where what is missing was never durable.
+async fn before_what_was_under_way(
+    replica: &Replica,
+    inventory: &Inventory,
+    target: Target,
+    error: PlanError,
+) -> Result<Plan, RestoreError> {
+    let (Target::Latest, PlanError::Gap { generation, gap, .. }) = (target, &error) else {
+        return Err(error.into());
+    };
+    let Some(line) = inventory.generation(*generation) else {
+        return Err(error.into());
+    };
+    if !replica.was_under_way(line, gap.after).await? {
+        return Err(error.into());
+    }
+    tracing::warn!(
+        latest = gap.after.0,
+        next = gap.next.0,
+        "a segment has not arrived that later ones overtook: what is behind it was never durable, \
+         and is left out"
+    );
+    Ok(plan(inventory, Target::Txid(gap.after), Some(*generation))?)
+}
+
 /// What can be restored instead of what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instead(pub Option<Restorable>);
@@ -135,8 +167,14 @@ impl fmt::Display for Instead {
 mod tests {
     use std::sync::Arc;
 
+    use genesis_wal::id::{Epoch, Txid};
+    use genesis_wal::page::{PageSize, StateHash};
+    use genesis_wal::part::Stamp;
+    use genesis_wal::segment::{SegmentEncoder, TransactionHeader, TransactionKind};
+    use genesis_wal::time::Micros;
+
     use super::*;
-    use crate::store::{Body, MemoryStore, Objects, Store};
+    use crate::store::{Body, Examine, MemoryStore, Objects, Store};
 
     const GENERATION: &str = "0000000001-0000000000000001";
 
@@ -167,6 +205,48 @@ mod tests {
         };
         let (route, ()) = tokio::join!(Route::find(&replica, Target::Latest, None), arrives);
         assert_eq!(route.unwrap().plan.segments.len(), 3);
+    }
+
+    /// A segment of one transaction, which changes nothing, and ends with these bytes of a body.
+    fn body(first: u64, confirmed: bool) -> Body {
+        let stamp = Stamp { generation: GENERATION.parse().unwrap(), epoch: Epoch(1) };
+        let page_size = PageSize::new(4096).unwrap();
+        let mut encoder = SegmentEncoder::new(page_size, stamp, StateHash::default());
+        let header = TransactionHeader {
+            txid: Txid(first),
+            kind: TransactionKind::Commit,
+            late: false,
+            commits: 1,
+            time: Micros(1),
+            since: Micros(1),
+            pages: 1,
+            records: 0,
+            state: StateHash::default(),
+        };
+        encoder.begin(header, None).unwrap();
+        encoder.confirm(confirmed);
+        let mut bytes = Vec::new();
+        encoder.finish(&mut bytes).unwrap();
+        Body::Bytes(bytes.into())
+    }
+
+    #[tokio::test]
+    async fn what_was_under_way_when_its_writer_ended_is_left_out() {
+        let (replica, store) = with_a_gap().await;
+        for first in [8, 10] {
+            store.create(&segment(first), body(first, false)).await.unwrap();
+        }
+        store.remove(&segment(6)).await.unwrap();
+        let find = |target| Route::find(&replica, target, None);
+        assert_eq!(find(Target::Latest).await.unwrap().plan.reaches, Txid(3));
+        for target in [Target::Txid(Txid(9)), Target::Time(Micros(u64::MAX))] {
+            let route = find(target).await;
+            assert!(matches!(route, Err(RestoreError::Plan(_))), "{route:?}");
+        }
+        // The last one was made when all before it was stored.
+        store.create(&segment(12), body(12, true)).await.unwrap();
+        let route = find(Target::Latest).await;
+        assert!(matches!(route, Err(RestoreError::Plan(PlanError::Gap { .. }))), "{route:?}");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! A damaged replica is never restored from: the object is named, and nothing is left behind.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use genesis_wal::part::{self, Part};
 use genesis_wal::reader::Reader;
 use genesis_wal::segment::{PageRecord, fragments};
 
-use crate::support::{Sandbox, Sqlite};
+use crate::support::{Sandbox, Sqlite, contents_of, files_below, wait_until};
 
 /// A replica with one snapshot and several segments.
 fn replicated() -> Sandbox {
@@ -19,6 +19,7 @@ fn replicated() -> Sandbox {
         application.run(&format!("INSERT INTO t VALUES(randomblob({txid} * 3000));"));
         // One segment each.
         sandbox.wait_for_txid(txid);
+        sandbox.wait_until_shipped();
     }
     replicator.stop();
     assert_eq!(sandbox.objects_ending(".seg").len(), 4);
@@ -44,6 +45,11 @@ fn take_away(object: &Path) -> Vec<u8> {
     let good = std::fs::read(object).unwrap();
     std::fs::remove_file(object).unwrap();
     good
+}
+
+#[allow(clippy::disallowed_methods, reason = "no file of a running database")]
+fn rename(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap();
 }
 
 #[test]
@@ -149,6 +155,50 @@ fn a_missing_object() {
     sandbox.restore_fails(&[]).expect_code(6).expect_words(&["no snapshot"]);
     put_back(manifest, &good);
     sandbox.restore(&[]);
+}
+
+/// A writer that is killed with several segments under way leaves later ones without an earlier one. The
+/// latest state is the one before, and the next start ships the rest.
+#[test]
+fn segments_that_overtook_one_that_never_came() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Shell);
+    let replicator = sandbox.replicate();
+    application.run("INSERT INTO t VALUES('stored');");
+    sandbox.wait_for_txid(2);
+    sandbox.wait_until_shipped();
+    // From here on nothing can be stored.
+    let level = sandbox.objects_ending(".seg")[0].parent().unwrap().to_owned();
+    let away = level.with_extension("away");
+    rename(&level, &away);
+    File::create(&level).unwrap();
+    let spool = sandbox.state().join("spool").join(level.strip_prefix(&sandbox.replica).unwrap());
+    let waiting = |count: usize| {
+        wait_until("a sealed segment", || {
+            let files = files_below(&spool);
+            (files.len() == count).then_some(files)
+        })
+    };
+    let mut files = Vec::new();
+    for count in 1..=3 {
+        application.run(&format!("INSERT INTO t VALUES('waits {count}');"));
+        files = waiting(count);
+    }
+    replicator.kill();
+    std::fs::remove_file(&level).unwrap();
+    rename(&away, &level);
+
+    for file in &files[1..] {
+        put_back(&level.join(file), &std::fs::read(spool.join(file)).unwrap());
+    }
+    let (_, said) = sandbox.restore(&[]);
+    assert!(said.contains("as of transaction 2,"), "{said}");
+    sandbox.try_restore(&["--dry-run"]).1.expect_code(0);
+    sandbox.restore_fails(&["--txid", "5"]).expect_code(5);
+    sandbox.replicate().stop();
+    let (restored, said) = sandbox.restore(&[]);
+    assert!(said.contains("as of transaction 5,"), "{said}");
+    assert!(contents_of(&restored).contains("waits 3"));
 }
 
 #[test]

@@ -156,6 +156,16 @@ impl Sandbox {
         });
     }
 
+    /// Waits until no sealed segment waits for upload.
+    pub fn wait_until_shipped(&self) {
+        let spool = self.state().join("spool");
+        wait_until("an empty spool", || {
+            let waiting =
+                files_below(&spool).into_iter().filter(|name| !name.starts_with("shipped/"));
+            (waiting.count() == 0).then_some(())
+        });
+    }
+
     /// Restores, wherever that leads. The output's folder is new and empty before.
     pub fn try_restore(&self, more: &[&str]) -> (PathBuf, Ended) {
         let number = self.outputs.fetch_add(1, Ordering::Relaxed);

@@ -36,7 +36,7 @@ pub enum PartError {
     /// The last transaction comes before the first.
     #[error("the part ends before it begins")]
     BadRange,
-    /// A transaction, a WAL position or a state before in a part of a pack.
+    /// A transaction, a WAL position, a confirmation or a state before in a part of a pack.
     #[error("a part of a pack names a transaction, a WAL position or a state before it")]
     StrayState,
     /// The bytes are not those that were written.

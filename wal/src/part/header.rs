@@ -9,6 +9,7 @@ use crate::reader::{ReadError, Reader};
 const MAGIC: [u8; 4] = *b"GRPT";
 const VERSION: u8 = 1;
 const FLAG_POSITION: u8 = 1;
+const FLAG_CONFIRMED: u8 = 8;
 
 /// What a part holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,9 @@ pub struct PartHeader {
     pub last: Txid,
     /// The place in the source's WAL after the last transaction; none in packs.
     pub position: Option<WalPosition>,
+    /// When the part was made, everything before the segment that it was made for was stored. False where
+    /// that was not known, and in all but segments.
+    pub confirmed: bool,
     /// The state hash before the first transaction; 0 in packs.
     pub before: StateHash,
     /// The state hash after the last transaction; in packs the sum of the blocks' page hashes.
@@ -79,7 +83,8 @@ impl PartHeader {
     pub const LEN: usize = 96;
 
     pub(super) fn encode(&self, payload_len: u32, out: &mut Vec<u8>) {
-        let flags = if self.position.is_some() { FLAG_POSITION } else { 0 };
+        let position = if self.position.is_some() { FLAG_POSITION } else { 0 };
+        let flags = position | if self.confirmed { FLAG_CONFIRMED } else { 0 };
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind.code(), VERSION, flags, self.page_size.log2()]);
         out.extend_from_slice(&encode_stamp(self.stamp));
@@ -105,7 +110,7 @@ impl PartHeader {
             return Err(PartError::UnknownVersion(version));
         }
         let kind = PartKind::from_code(kind).ok_or(PartError::UnknownKind(kind))?;
-        if flags & !FLAG_POSITION != 0 {
+        if flags & !(FLAG_POSITION | FLAG_CONFIRMED) != 0 {
             return Err(PartError::UnknownFlags(flags));
         }
         let page_size = PageSize::from_log2(page_size)?;
@@ -117,7 +122,9 @@ impl PartHeader {
         if payload_len > MAX_PAYLOAD {
             return Err(PartError::TooLong(payload_len.into()));
         }
-        let header = Self { kind, page_size, stamp, first, last, position, before, after };
+        let confirmed = flags & FLAG_CONFIRMED != 0;
+        let header =
+            Self { kind, page_size, stamp, first, last, position, confirmed, before, after };
         header.check()?;
         Ok((header, payload_len))
     }
@@ -127,12 +134,15 @@ impl PartHeader {
         if self.last < self.first {
             return Err(PartError::BadRange);
         }
-        let names_state =
-            self.last != Txid(0) || self.position.is_some() || self.before != StateHash(0);
+        let names_state = self.last != Txid(0)
+            || self.position.is_some()
+            || self.confirmed
+            || self.before != StateHash(0);
         match self.kind {
             PartKind::PackBlocks | PartKind::PackFooter if names_state => {
                 Err(PartError::StrayState)
             }
+            PartKind::Manifest if self.confirmed => Err(PartError::UnknownFlags(FLAG_CONFIRMED)),
             _ => Ok(()),
         }
     }

@@ -22,6 +22,7 @@ fn header() -> PartHeader {
             change: 7,
             pages: 8,
         }),
+        confirmed: true,
         before: StateHash(20),
         after: StateHash(21),
     }
@@ -36,7 +37,8 @@ fn encoded(header: &PartHeader, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn round_trips_one_after_another() {
     let one = header();
-    let two = PartHeader { position: None, kind: PartKind::Manifest, ..one };
+    let (kind, position, confirmed) = (PartKind::Manifest, None, false);
+    let two = PartHeader { kind, position, confirmed, ..one };
     let bytes = [encoded(&one, b"payload"), encoded(&two, b"")].concat();
     let mut reader = Reader::new(&bytes);
     let part = Part::decode(&mut reader).unwrap();
@@ -109,6 +111,7 @@ fn packs_name_no_state_on_either_side() {
         first: Txid(0),
         last: Txid(0),
         position: None,
+        confirmed: false,
         before: StateHash(0),
         ..header()
     };
@@ -119,6 +122,7 @@ fn packs_name_no_state_on_either_side() {
         let some = [
             PartHeader { last: Txid(1), ..good },
             PartHeader { position: header().position, ..good },
+            PartHeader { confirmed: true, ..good },
             PartHeader { before: StateHash(1), ..good },
         ];
         for bad in some {

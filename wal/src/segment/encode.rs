@@ -67,6 +67,7 @@ pub struct SegmentEncoder {
     last: Option<Current>,
     part: Option<OpenPart>,
     before: StateHash,
+    confirmed: bool,
     packer: Packer,
 }
 
@@ -101,7 +102,8 @@ impl SegmentEncoder {
     /// An encoder for what follows the state `before`.
     #[must_use]
     pub fn new(page_size: PageSize, stamp: Stamp, before: StateHash) -> Self {
-        Self { page_size, stamp, last: None, part: None, before, packer: Packer::default() }
+        let (last, part, confirmed) = (None, None, false);
+        Self { page_size, stamp, last, part, before, confirmed, packer: Packer::default() }
     }
 
     /// Bytes that wait for the next [`cut`](Self::cut).
@@ -188,6 +190,11 @@ impl SegmentEncoder {
         Ok(if encoding.is_delta() { Stored::Delta } else { Stored::Full })
     }
 
+    /// Says whether everything before this segment is stored, of the parts that end from here on.
+    pub fn confirm(&mut self, confirmed: bool) {
+        self.confirmed = confirmed;
+    }
+
     /// Ends the part, and appends it to `out`. The open transaction goes on in the next one. Nothing
     /// happens when nothing waits.
     ///
@@ -205,6 +212,7 @@ impl SegmentEncoder {
             first: part.first,
             last: part.last,
             position: part.position,
+            confirmed: self.confirmed,
             before: part.before,
             after: part.after,
         };
