@@ -26,7 +26,7 @@ use crate::clock;
 pub use check::{Check, check};
 pub use frames::FrameReader;
 pub use guards::Guards;
-pub use pages::PageFile;
+pub use pages::{Missing, PageFile};
 pub use source::{Held, Source};
 pub use state::StateReader;
 

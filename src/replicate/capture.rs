@@ -7,6 +7,7 @@
 
 mod known;
 mod packer;
+mod worker;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,34 +15,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use std::{io, thread};
 
 use fixedbitset::FixedBitSet;
-use genesis_snapshot::block::{BlockLayout, hash_block};
+use genesis_snapshot::block::BlockLayout;
 use genesis_snapshot::manifest::{Manifest, ManifestError};
-use genesis_snapshot::pack::{PackError, PackedBlock, pack_block};
+use genesis_snapshot::pack::PackError;
 use genesis_wal::page::PageHash;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use thiserror::Error;
 
+use self::worker::{Worker, pool};
 pub use known::Known;
 pub use packer::{Packer, Snapshot};
 
-use super::idle::be_idle;
 use super::ship::ShippingEnded;
 use super::watch::Waker;
-use crate::clock;
-use crate::sqlite::{PageFile, SourceError};
-
-/// Blocks that are captured at once: 4 MiB.
-const BATCH: usize = 64;
+use crate::sqlite::PageFile;
 
 /// Batches whose hashes may wait for the follower.
 const REPORTS: usize = 64;
-
-/// The pause before what could not be read is read again.
-const READ_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why nothing can be captured any more.
 #[derive(Debug, Error)]
@@ -232,139 +224,4 @@ impl Desk {
         self.waker.wake();
         Ok(())
     }
-}
-
-/// Threads that run when nothing else wants to.
-fn pool() -> Result<rayon::ThreadPool, CaptureError> {
-    let built = rayon::ThreadPoolBuilder::new()
-        .thread_name(|n| format!("capture-{n}"))
-        .start_handler(|_| be_idle())
-        .build();
-    built.map_err(|error| CaptureError::Thread(io::Error::other(error)))
-}
-
-struct Worker<'a> {
-    file: PageFile,
-    packer: Option<Packer>,
-    desk: &'a Desk,
-    pool: rayon::ThreadPool,
-}
-
-/// A block as it was captured.
-struct Captured {
-    block: u32,
-    hashes: Vec<PageHash>,
-    /// As it is to be stored; nothing where that is known or no snapshot is made.
-    packed: Option<PackedBlock>,
-}
-
-impl Worker<'_> {
-    fn run(mut self, orders: &Receiver<Order>) -> Result<(), CaptureError> {
-        while let Ok(order) = orders.recv() {
-            match order {
-                Order::Sweep(layout, blocks) => {
-                    self.sweep(layout, &blocks)?;
-                    self.desk.tell(Report::SweepOver)?;
-                }
-                Order::Finish(layout, file, blocks) => return self.finish(layout, &file, &blocks),
-            }
-        }
-        Ok(())
-    }
-
-    fn sweep(&mut self, layout: BlockLayout, blocks: &FixedBitSet) -> Result<(), CaptureError> {
-        let blocks: Vec<u32> =
-            blocks.ones().filter_map(|block| u32::try_from(block).ok()).collect();
-        for batch in blocks.chunks(BATCH) {
-            if self.desk.is_stopped() {
-                return Err(CaptureError::Abandoned);
-            }
-            let captured = self.capture(layout, batch)?;
-            let mut hashes = Vec::with_capacity(captured.len());
-            for captured in captured {
-                if let (Some(packer), Some(packed)) = (&mut self.packer, captured.packed) {
-                    packer.push(layout, &packed, self.desk)?;
-                }
-                hashes.push((captured.block, captured.hashes));
-            }
-            self.desk.tell(Report::Blocks(hashes))?;
-        }
-        Ok(())
-    }
-
-    fn capture(&self, layout: BlockLayout, batch: &[u32]) -> Result<Vec<Captured>, CaptureError> {
-        let known = self.packer.as_ref().map(Packer::known);
-        let file = Reading { file: &self.file, desk: self.desk };
-        let read = |block: &u32| {
-            let mut raw = vec![0; layout.bytes(*block)];
-            file.read(layout.offset_of(*block), &mut raw)?;
-            pack(known, layout, *block, &raw)
-        };
-        self.pool.install(|| batch.par_iter().map(read).collect())
-    }
-
-    fn finish(
-        mut self,
-        layout: BlockLayout,
-        file: &File,
-        blocks: &Receiver<Last>,
-    ) -> Result<(), CaptureError> {
-        let Some(mut packer) = self.packer.take() else { return Err(CaptureError::Abandoned) };
-        let snapshot = loop {
-            match blocks.recv() {
-                Ok(Last::Block(block, offset)) => {
-                    let mut raw = vec![0; layout.bytes(block)];
-                    file.read_exact_at(&mut raw, offset).map_err(CaptureError::Last)?;
-                    let captured = pack(Some(packer.known()), layout, block, &raw)?;
-                    if let Some(packed) = captured.packed {
-                        packer.push(layout, &packed, self.desk)?;
-                    }
-                }
-                Ok(Last::Complete(snapshot)) => break snapshot,
-                Err(mpsc::RecvError) => return Err(CaptureError::Abandoned),
-            }
-        };
-        let manifest = packer.finish(snapshot, self.desk)?;
-        self.desk.tell(Report::Stored(Box::new(manifest)))
-    }
-}
-
-/// The file, as long as somebody waits for what is in it.
-struct Reading<'a> {
-    file: &'a PageFile,
-    desk: &'a Desk,
-}
-
-impl Reading<'_> {
-    /// Reads, and for as long as that fails again and again.
-    fn read(&self, offset: u64, raw: &mut [u8]) -> Result<(), CaptureError> {
-        loop {
-            match self.file.read(offset, raw) {
-                Ok(()) => return Ok(()),
-                Err(_) if self.desk.is_stopped() => return Err(CaptureError::Abandoned),
-                Err(error) => {
-                    report_trouble(&error);
-                    clock::rest(READ_PAUSE);
-                }
-            }
-        }
-    }
-}
-
-fn pack(
-    known: Option<&Known>,
-    layout: BlockLayout,
-    block: u32,
-    raw: &[u8],
-) -> Result<Captured, CaptureError> {
-    let (hashes, sum) = hash_block(layout, block, raw);
-    let packed = match known {
-        Some(known) if !known.has(layout, block, sum) => Some(pack_block(layout, block, raw)?),
-        _ => None,
-    };
-    Ok(Captured { block, hashes, packed })
-}
-
-fn report_trouble(error: &SourceError) {
-    tracing::warn!(%error, "cannot read the database for a snapshot; trying again");
 }

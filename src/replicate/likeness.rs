@@ -1,6 +1,6 @@
 //! How much of a recorded state a database holds.
 
-use genesis_snapshot::block::{BlockLayout, hash_block};
+use genesis_snapshot::block::{BLOCK_LEN, BlockLayout, hash_block};
 use genesis_wal::page::PageHash;
 
 use super::scan::Overlay;
@@ -10,6 +10,9 @@ use crate::sqlite::{Held, Source, SourceError, StateReader};
 
 /// Blocks that are enough to tell a database from another: 16 MiB.
 const SAMPLE: u32 = 256;
+
+/// Blocks that are read at once, where all are: 4 MiB.
+const TOGETHER: u32 = 64;
 
 /// Of fewer pages, most may change in a day: they tell nothing.
 const FEW_PAGES: u32 = 16;
@@ -39,6 +42,15 @@ impl Likeness {
     #[must_use]
     pub fn is_equal(self) -> bool {
         self.is_equal
+    }
+
+    /// Takes the pages of a block.
+    fn take(&mut self, layout: BlockLayout, block: u32, hashes: &[PageHash], recorded: &PageTable) {
+        let numbers = layout.pages_of(block).map(|(page, _)| page);
+        let is_same = |(page, hash): &(_, &PageHash)| recorded.hash(*page) == Some(**hash);
+        let matching = numbers.zip(hashes).filter(is_same).count();
+        self.matching += u32::try_from(matching).unwrap_or(0);
+        self.of += u32::try_from(hashes.len()).unwrap_or(0);
     }
 
     /// Fewer than half of the pages that both have are the same: it is another database. One that has
@@ -74,21 +86,19 @@ pub fn compare(
     let Ok(overlay) = Overlay::of_held(source, held)? else { return Ok(None) };
     let mut state = StateReader::new(source, overlay.into_images(pages), pages);
     let layout = BlockLayout { page_size, pages: common };
-    let step = match thoroughness {
-        Thoroughness::Whole => 1,
-        Thoroughness::Sample => layout.blocks().div_ceil(SAMPLE).max(1),
+    let (step, together) = match thoroughness {
+        Thoroughness::Whole => (TOGETHER, TOGETHER),
+        Thoroughness::Sample => (layout.blocks().div_ceil(SAMPLE).max(1), 1),
     };
-    let mut likeness = Likeness::default();
+    let (mut likeness, mut raw) = (Likeness::default(), Vec::new());
     for block in (0..layout.blocks()).step_by(step as usize) {
         let Some(first) = layout.first_page(block) else { continue };
-        let mut raw = vec![0; layout.bytes(block)];
+        let blocks = block..layout.blocks().min(block + together);
+        raw.resize(blocks.clone().map(|block| layout.bytes(block)).sum(), 0);
         state.read(first, &mut raw)?;
-        let hashes = hash_block(layout, block, &raw).0;
-        let is_same = |(page, hash): &(_, &PageHash)| recorded.hash(*page) == Some(**hash);
-        let numbers = layout.pages_of(block).map(|(page, _)| page);
-        let matching = numbers.zip(&hashes).filter(is_same).count();
-        likeness.matching += u32::try_from(matching).unwrap_or(0);
-        likeness.of += u32::try_from(hashes.len()).unwrap_or(0);
+        for (block, raw) in blocks.zip(raw.chunks(BLOCK_LEN as usize)) {
+            likeness.take(layout, block, &hash_block(layout, block, raw).0, recorded);
+        }
     }
     let (matching, all) = (likeness.matching, recorded.pages());
     Ok(Some(Likeness { is_equal: matching == all && all == pages, ..likeness }))

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use genesis_wal::header::WalHeader;
@@ -39,7 +38,7 @@ pub struct Source {
     pub(super) is_write_locked: bool,
     /// Opened to be locked; nothing is ever written to it.
     pub(super) shm: File,
-    database: Arc<File>,
+    database: PageFile,
     wal: File,
     pub(super) path: PathBuf,
     page_size: PageSize,
@@ -76,11 +75,12 @@ impl Source {
         let open = |suffix| open_beside(path, suffix, false);
         // A lock that excludes others needs a descriptor that could write.
         let shm = open_beside(path, "-shm", true)?;
-        let (database, wal) = (Arc::new(open("")?), open("-wal")?);
+        let (database, wal) = (open("")?, open("-wal")?);
         // What is read ahead of a reader that leaves nothing in the page cache would stay there. (Advice
         // that is not taken costs nothing but cache.)
-        fadvise(&*database, 0, None, Advice::Random).ok();
+        fadvise(&database, 0, None, Advice::Random).ok();
         let path = path.to_owned();
+        let database = PageFile::new(database, path.clone());
         let source = Self {
             reader,
             spare: None,
@@ -132,7 +132,7 @@ impl Source {
     /// [`SourceError::Gone`] when it does not.
     pub fn check_in_place(&self) -> Result<(), SourceError> {
         let gone = |what| Err(SourceError::Gone { path: self.path.clone(), what });
-        let ours = self.database.metadata().map_err(|source| self.io("look at", source))?;
+        let ours = self.database().metadata().map_err(|source| self.io("look at", source))?;
         match self.path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => gone("deleted or renamed"),
             Err(source) => Err(self.io("look at", source)),
@@ -146,7 +146,7 @@ impl Source {
     /// # Errors
     /// What the system says.
     pub fn written(&self) -> Result<SystemTime, SourceError> {
-        let written = self.database.metadata().and_then(|metadata| metadata.modified());
+        let written = self.database().metadata().and_then(|metadata| metadata.modified());
         written.map_err(|source| self.io("look at", source))
     }
 
@@ -155,7 +155,7 @@ impl Source {
     /// # Errors
     /// What the system says.
     pub fn read_page(&self, page: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let read = read_at_most(&*self.database, buffer, self.page_size.offset_of(page));
+        let read = read_at_most(self.database(), buffer, self.page_size.offset_of(page));
         let filled = read.map_err(|source| self.io("read", source))?;
         if let Some(missing) = buffer.get_mut(filled..) {
             missing.fill(0);
@@ -166,12 +166,12 @@ impl Source {
     /// The database file, for other threads.
     #[must_use]
     pub fn page_file(&self) -> PageFile {
-        PageFile { file: Arc::clone(&self.database), path: self.path.clone() }
+        self.database.clone()
     }
 
     /// The open database file.
     pub(super) fn database(&self) -> &File {
-        &self.database
+        &self.database.file
     }
 
     /// The open WAL file.
@@ -241,7 +241,7 @@ impl Source {
         if index.header.max_frame > 0 && index.header.pages > 0 {
             return Ok(index.header.pages);
         }
-        let metadata = self.database.metadata();
+        let metadata = self.database().metadata();
         let len = metadata.map_err(|source| self.io("look at", source))?.len();
         Ok(u32::try_from(len.div_ceil(u64::from(self.page_size.get()))).unwrap_or(u32::MAX))
     }

@@ -3,14 +3,14 @@
 use genesis_wal::page::{PageNumber, PageSize};
 use genesis_wal::scan::FrameRef;
 
-use super::frames::read_at_most;
-use super::{FrameReader, Source, SourceError};
+use super::{FrameReader, PageFile, Source, SourceError};
 
 /// Reads the database as of a frame: the last image up to it where the WAL has one, else what stands
 /// in the file. It holds for as long as nothing after that frame can reach the file.
 #[derive(Debug)]
 pub struct StateReader<'a> {
     source: &'a Source,
+    file: PageFile,
     frames: FrameReader<'a>,
     /// The images that lie over the file, ascending by page.
     overlay: Vec<FrameRef>,
@@ -23,7 +23,8 @@ impl<'a> StateReader<'a> {
     #[must_use]
     pub fn new(source: &'a Source, overlay: Vec<FrameRef>, pages: u32) -> Self {
         let max_frame = overlay.iter().map(|image| image.frame).max().unwrap_or(0);
-        Self { source, frames: FrameReader::new(source, max_frame), overlay, pages }
+        let (file, frames) = (source.page_file(), FrameReader::new(source, max_frame));
+        Self { source, file, frames, overlay, pages }
     }
 
     /// Bytes in a page.
@@ -45,7 +46,7 @@ impl<'a> StateReader<'a> {
     /// When a file cannot be read.
     pub fn read(&mut self, first: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError> {
         let size = self.page_size().bytes();
-        self.read_file(first, buffer)?;
+        self.file.read(self.page_size().offset_of(first), buffer)?;
         let at = self.overlay.partition_point(|image| image.page < first);
         let images = self.overlay.get(at..).unwrap_or_default();
         for image in images {
@@ -55,18 +56,6 @@ impl<'a> StateReader<'a> {
             };
             let page = self.frames.page(image.frame)?.ok_or_else(|| cut_off(self.source))?;
             place.copy_from_slice(page);
-        }
-        Ok(())
-    }
-
-    fn read_file(&self, first: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let path = || self.source.path().to_owned();
-        let offset = self.page_size().offset_of(first);
-        let read = read_at_most(self.source.database(), buffer, offset);
-        let filled =
-            read.map_err(|source| SourceError::Io { action: "read", path: path(), source })?;
-        if let Some(missing) = buffer.get_mut(filled..) {
-            missing.fill(0);
         }
         Ok(())
     }
