@@ -18,13 +18,14 @@ use genesis_wal::time::Micros;
 
 pub use self::error::RecordError;
 use self::images::{FrameImages, StateImages, Written, page_of};
+pub use self::images::{Frames, State};
 use super::base::Bases;
 use super::gap::Gap;
 use super::passes::Passes;
 use super::readback::{Misplaced, ReadBack};
 use super::segments::{PART_BYTES, Segments, SegmentsError};
 use super::table::{AsOf, PageTable};
-use crate::sqlite::{FrameReader, Source, SourceError, StateReader};
+use crate::sqlite::{Source, SourceError};
 
 /// When transactions were committed, as far as anybody can tell.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +134,7 @@ impl Recorder {
         &mut self,
         transaction: &Transaction,
         position: WalPosition,
-        frames: &mut FrameReader<'_>,
+        frames: &mut impl Frames,
         seen: Seen,
     ) -> Result<(), RecordError> {
         let written = self.read(transaction, frames)?;
@@ -150,7 +151,7 @@ impl Recorder {
         transaction: &Transaction,
         position: WalPosition,
         written: &Written,
-        frames: &mut FrameReader<'_>,
+        frames: &mut impl Frames,
         seen: Seen,
     ) -> Result<(), RecordError> {
         let pages = || written.hashed.iter().map(|image| image.0);
@@ -277,7 +278,7 @@ impl Recorder {
     /// [`RecordError`]; the gap stays open then.
     pub fn close_gap(
         &mut self,
-        state: &mut StateReader<'_>,
+        state: &mut impl State,
         position: Option<WalPosition>,
         now: Micros,
     ) -> Result<Option<Closed>, RecordError> {
@@ -395,7 +396,7 @@ impl Recorder {
     fn read(
         &self,
         transaction: &Transaction,
-        frames: &mut FrameReader<'_>,
+        frames: &mut impl Frames,
     ) -> Result<Written, RecordError> {
         let page_size = self.table.page_size();
         let fits = transaction.images.len() * page_size.bytes() <= PART_BYTES;
@@ -408,7 +409,7 @@ impl Recorder {
         };
         // The frames of a transaction lie together: the window is set once, at the first of them.
         if let Some(first) = transaction.images.iter().map(|image| image.frame).min() {
-            frames.frames_from(first)?;
+            frames.go_to(first)?;
         }
         let lock_page = page_size.lock_page();
         for image in transaction.images.iter().filter(|image| image.page != lock_page) {

@@ -5,11 +5,51 @@ use genesis_wal::scan::FrameRef;
 use genesis_wal::segment::Stored;
 
 use super::RecordError;
-use crate::replicate::base::Bases;
+use crate::replicate::base::{Bases, Earlier};
 use crate::replicate::cursor::Doubt;
 use crate::replicate::segments::{Image, Images};
 use crate::replicate::table::PageTable;
-use crate::sqlite::{FrameReader, StateReader};
+use crate::sqlite::{FrameReader, SourceError, StateReader};
+
+/// The frames of a WAL, and the database file behind them.
+pub trait Frames: Earlier<Error = SourceError> {
+    /// Makes ready to read frames from this one on, which lie together.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn go_to(&mut self, frame: u32) -> Result<(), SourceError>;
+
+    /// The page in a frame; `None` where the WAL ends before that frame does.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError>;
+}
+
+impl Frames for FrameReader<'_> {
+    fn go_to(&mut self, frame: u32) -> Result<(), SourceError> {
+        self.frames_from(frame).map(|_window| ())
+    }
+
+    fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
+        self.page(frame)
+    }
+}
+
+/// A database in one state.
+pub trait State {
+    /// Reads consecutive pages from `first` on into `buffer`, which is a whole number of pages long.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn read(&mut self, first: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError>;
+}
+
+impl State for StateReader<'_> {
+    fn read(&mut self, first: PageNumber, buffer: &mut [u8]) -> Result<(), SourceError> {
+        self.read(first, buffer)
+    }
+}
 
 /// What a transaction wrote.
 pub(super) struct Written {
@@ -22,14 +62,14 @@ pub(super) struct Written {
 }
 
 /// The images of a transaction: as they were read, or read again where they were too many to keep.
-pub(super) struct FrameImages<'a, 'b> {
+pub(super) struct FrameImages<'a, F> {
     pub(super) written: &'a Written,
     pub(super) page_size: PageSize,
-    pub(super) frames: &'a mut FrameReader<'b>,
+    pub(super) frames: &'a mut F,
     pub(super) bases: &'a mut Bases,
 }
 
-impl Images for FrameImages<'_, '_> {
+impl<F: Frames> Images for FrameImages<'_, F> {
     type Error = RecordError;
 
     fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
@@ -53,14 +93,14 @@ impl Images for FrameImages<'_, '_> {
 
 /// Images of the state that was last seen, which are proven by the page table. They are stored in full:
 /// what the pages were before is not known.
-pub(super) struct StateImages<'a, 'b> {
-    pub(super) state: &'a mut StateReader<'b>,
+pub(super) struct StateImages<'a, S> {
+    pub(super) state: &'a mut S,
     pub(super) table: &'a PageTable,
     pub(super) buffer: Vec<u8>,
     pub(super) bases: &'a mut Bases,
 }
 
-impl Images for StateImages<'_, '_> {
+impl<S: State> Images for StateImages<'_, S> {
     type Error = RecordError;
 
     fn image(&mut self, _index: usize, page: PageNumber) -> Result<Image<'_>, RecordError> {
@@ -77,9 +117,6 @@ impl Images for StateImages<'_, '_> {
     }
 }
 
-pub(super) fn page_of<'a>(
-    frames: &'a mut FrameReader<'_>,
-    frame: u32,
-) -> Result<&'a [u8], RecordError> {
+pub(super) fn page_of(frames: &mut impl Frames, frame: u32) -> Result<&[u8], RecordError> {
     frames.page(frame)?.ok_or(RecordError::Doubt(Doubt::Vanished(frame)))
 }
