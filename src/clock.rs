@@ -7,11 +7,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use genesis_wal::time::Micros;
 use rustix::time::{ClockId, clock_gettime};
 
+#[cfg(test)]
+use crate::simulated;
+
 /// Time since the first call in this process. It never goes back and is nobody's wall clock.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this module owns the clocks")]
 pub fn monotonic() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
+    #[cfg(test)]
+    if let Some(machine) = simulated::machine() {
+        return machine.now();
+    }
     START.get_or_init(Instant::now).elapsed()
 }
 
@@ -25,6 +32,10 @@ pub fn machine_nanos() -> u64 {
 /// `CLOCK_BOOTTIME`: since this machine was started, suspended or not. Nobody can set it.
 #[must_use]
 pub fn since_boot() -> Duration {
+    #[cfg(test)]
+    if let Some(time) = simulated::since_boot() {
+        return time;
+    }
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
@@ -34,6 +45,10 @@ pub fn since_boot() -> Duration {
 /// # Errors
 /// When the kernel does not tell.
 pub fn boot_id() -> io::Result<String> {
+    #[cfg(test)]
+    if let Some(machine) = simulated::machine() {
+        return Ok(format!("{:036x}", machine.run));
+    }
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
@@ -41,6 +56,10 @@ pub fn boot_id() -> io::Result<String> {
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this module owns the clocks")]
 pub fn wall() -> Micros {
+    #[cfg(test)]
+    if let Some(time) = simulated::wall() {
+        return time;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -157,6 +157,10 @@ fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// When the kernel has none to give.
 pub fn random() -> io::Result<u64> {
+    #[cfg(test)]
+    if let Some(random) = crate::simulated::random() {
+        return Ok(random);
+    }
     Ok(getrandom::u64()?)
 }
 

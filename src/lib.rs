@@ -1,6 +1,7 @@
 //! Follows an SQLite database's write-ahead log from beside the application, ships every committed
 //! transaction to a replica, and restores the database as it was after any of them.
 
+mod blocking;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -12,6 +13,8 @@ pub mod replica;
 pub mod replicate;
 pub mod restore;
 pub mod shutdown;
+#[cfg(test)]
+mod simulated;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;

@@ -43,6 +43,8 @@ mod segments;
 mod session;
 mod ship;
 #[cfg(test)]
+mod shipping_simulation;
+#[cfg(test)]
 mod simulation;
 mod snapshots;
 mod spool;

@@ -30,11 +30,11 @@ pub enum Thoroughness {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Likeness {
     /// Pages that are as they were recorded.
-    matching: u32,
+    pub(super) matching: u32,
     /// Pages that were compared: of those that both have.
-    of: u32,
+    pub(super) of: u32,
     /// Whether all pages were compared, and are all that were recorded.
-    is_equal: bool,
+    pub(super) is_equal: bool,
 }
 
 impl Likeness {

@@ -15,10 +15,10 @@ use genesis_snapshot::merge::{Choice, Ladder, Merge, Rules};
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ObjectName, SegmentName};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::spawn_blocking;
 
 use self::output::{MergeError, Output};
 use super::spool::Spool;
+use crate::blocking::blocking;
 use crate::object::PartStream;
 use crate::store::{Body, Store, StoreErrorKind};
 use crate::{clock, telemetry};
@@ -202,7 +202,7 @@ impl Merger {
         let mut parts = PartStream::new(Arc::clone(&self.store), name.into());
         output.begin_segment();
         while let Some(part) = parts.next().await? {
-            output = blocking(move || {
+            output = beside(move || {
                 output.take(part.bytes(), name)?;
                 Ok(output)
             })
@@ -219,15 +219,15 @@ async fn copy(
     path: PathBuf,
     name: SegmentName,
 ) -> Result<(Output, bool), MergeError> {
-    blocking(move || {
+    beside(move || {
         let copied = output.copy(&path, name)?;
         Ok((output, copied))
     })
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MergeError> + Send + 'static,
 ) -> Result<T, MergeError> {
-    spawn_blocking(work).await.unwrap_or_else(|died| Err(MergeError::Local(died.into())))
+    blocking(work).await.unwrap_or_else(|died| Err(MergeError::Local(died.into())))
 }

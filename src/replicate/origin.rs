@@ -16,7 +16,6 @@ use genesis_wal::part::{Part, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::segment::Sequence;
 use genesis_wal::time::{Micros, Millis};
-use tokio::task::spawn_blocking;
 
 use super::capture::Known;
 use super::establish::Origin;
@@ -27,6 +26,7 @@ use super::ownership::{Allowed, Candidate};
 use super::restored::RestoredState;
 use super::spool::{PartFile, Spool};
 use super::table::{Sources, at_tip};
+use crate::blocking::blocking;
 use crate::clock;
 use crate::replica::{Fence, Holder, Replica, ReplicaError, Tip};
 use crate::store::Store;
@@ -117,7 +117,7 @@ impl Claimed {
         let (epoch, tip) = (self.fence.epoch(), *tip);
         let adopted = {
             let (spool, line) = (spool.clone(), line.clone());
-            spawn_blocking(move || adopt_spool(&spool, tip, line.as_ref(), epoch)).await
+            blocking(move || adopt_spool(&spool, tip, line.as_ref(), epoch)).await
         };
         let adopted = adopted.map_err(io::Error::other).flatten().map_err(ReplicaError::Local)?;
         let found = Found {

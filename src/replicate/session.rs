@@ -107,6 +107,14 @@ impl Session {
     /// # Errors
     /// [`SessionError`] when it cannot be followed.
     pub async fn start(options: Options) -> Result<Self, SessionError> {
+        Self::start_with(options, spawn_follower).await
+    }
+
+    /// The same, with a follower that is to be started in some way.
+    pub(super) async fn start_with(
+        options: Options,
+        spawn: impl FnOnce(Follower) -> Result<Following, SessionError>,
+    ) -> Result<Self, SessionError> {
         let path = canonical(&options.database)?;
         let folder = StateFolder::open(&path, options.state_folder.as_deref())?;
         let host = folder.host()?;
@@ -140,7 +148,7 @@ impl Session {
             alarm,
             waker: waker.clone(),
         };
-        let following = spawn_follower(follower)?;
+        let following = spawn(follower)?;
         let asked = Arc::new(Retrying::new(Arc::clone(&options.store), options.persistence));
         let store = Arc::new(Retrying::new(options.store, Persistence::Always));
         let merging = Merger::new(Arc::clone(&store) as Arc<dyn Store>, spool.clone());
@@ -206,7 +214,7 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// How long the replica may take for what was recorded before following failed.
 const LAST_SHIPMENTS: Duration = Duration::from_secs(5);
 
-type Following = oneshot::Receiver<Result<Option<Txid>, FollowError>>;
+pub(super) type Following = oneshot::Receiver<Result<Option<Txid>, FollowError>>;
 
 fn spawn_follower(follower: Follower) -> Result<Following, SessionError> {
     let (sender, following) = oneshot::channel();
@@ -291,6 +299,7 @@ impl Parts {
     async fn end(mut self) -> Result<Report, SessionError> {
         let mut shipped = false;
         let followed = tokio::select! {
+            biased;
             followed = &mut self.following => followed,
             // Beside a follower shipping ends only by failing; but it may end a moment before the
             // follower's last word arrives.

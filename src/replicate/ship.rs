@@ -144,6 +144,7 @@ impl Shipper {
         let lane = Lane::new(store, fence, (spool, teller), durable);
         let mut merging = std::pin::pin!(merger.run());
         tokio::select! {
+            biased;
             shipped = async { tokio::try_join!(lane.ship(queue), objects) } => shipped.map(|_| ())?,
             // It ends when shipping does.
             () = &mut merging => return Ok(()),

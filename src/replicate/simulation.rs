@@ -16,7 +16,6 @@
 
 mod application;
 mod follower;
-mod random;
 mod sqlite;
 mod tally;
 mod world;
@@ -28,9 +27,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use random::Random;
 use tally::Tally;
 use world::{OURS, World, read_lock};
+
+use crate::simulated::{Random, number};
 
 /// Steps in which everything may happen.
 const CHAOS: u64 = 4_000;
@@ -322,11 +322,6 @@ fn run(seed: u64, traced: bool) -> Result<Tally, String> {
             Err(format!("{last}\nseed {seed}: {}", text.unwrap_or_default()))
         }
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "how much is tried is up to who runs the tests")]
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }
 
 #[test]

@@ -43,7 +43,6 @@ mod random_history;
 mod refusals;
 mod restarts;
 mod routes;
-mod savepoints;
 mod secrets;
 mod shutdown;
 mod snapshots;

@@ -105,6 +105,7 @@ impl Lane {
     ) -> Result<Event, ShipError> {
         let has_room = is_open && self.under_way.len() < UNDER_WAY;
         tokio::select! {
+            biased;
             shipment = queue.recv(), if has_room => Ok(Event::Shipment(shipment)),
             stored = front(&mut self.under_way) => {
                 self.under_way.pop_front();

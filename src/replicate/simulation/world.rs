@@ -14,8 +14,8 @@ use genesis_wal::position::WalPosition;
 use genesis_wal::reader::Reader;
 use genesis_wal::scan::{Scanner, Step};
 
-use super::random::Random;
 use super::tally::Tally;
+use crate::simulated::Random;
 
 /// Pages in the database; it neither grows nor shrinks.
 pub const PAGES: usize = 5;

@@ -1,0 +1,178 @@
+//! A simulation of everything above the WAL: sessions on several hosts, their spools, the store, and
+//! restores of what is in it, by chance that a seed fixes.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `network` | the store, and requests that are delayed, overtaken, lost, or done unheard |
+//! | `database` | a database and its WAL, as a model |
+//! | `follower` | what drives the real recorder, engine and spool over that model |
+//! | `host` | a disk, clocks, and one process after another: each a runtime of its own |
+//! | `notary` | which state every recorded transaction is of, and what was reported durable |
+//! | `world` | all of it, and what must hold |
+//!
+//! The session, the claim, the spool, shipping, merging and restoring are the real ones. Their time is
+//! that of the runtime, which is paused: it passes when nothing else is to be done. Whatever a process
+//! holds in memory is dropped with its runtime, at any of its waits.
+//!
+//! `GENESIS_SEEDS=n` runs so many seeds, `GENESIS_FIRST_SEED=n` begins with another than 0, and
+//! `GENESIS_SEED=n` replays one. A seed that fails prints its last 60 events, or `GENESIS_TRACE=n`.
+
+mod database;
+mod follower;
+mod host;
+mod network;
+mod notary;
+mod tally;
+mod world;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use genesis_restore::target::Target;
+use genesis_wal::id::Txid;
+
+use self::network::Weather;
+use self::tally::Tally;
+use self::world::World;
+use crate::simulated::{self, Random, number};
+
+/// What is done before nothing fails any more.
+const ACTS: u64 = 80;
+
+/// Whatever may happen.
+fn act(world: &mut World) {
+    let host = world.random.index(world.hosts.len());
+    match world.random.below(100) {
+        0..40 => {
+            for _ in 0..=world.random.below(3) {
+                world.commit(host);
+            }
+        }
+        40..60 => {
+            let doom = world.random.one_of(&[None, Some(12), Some(60)]);
+            let doom = doom.map(|most| 1 + world.random.below(most));
+            world.start(host, doom);
+        }
+        60..64 => world.hosts[host].finish(),
+        64..67 => world.die(host),
+        67..69 => world.lose_power(host),
+        69..72 => {
+            let until = world.now + world.random.time(Duration::from_mins(1));
+            if let Some(life) = &mut world.hosts[host].life {
+                life.stopped_until = until;
+            }
+        }
+        72..77 => {
+            if let Some(database) = world.hosts[host].database.clone() {
+                database.lock().unwrap().restart_wal(&mut world.random);
+            }
+        }
+        77..83 => {
+            let calms = [Weather::Calm, Weather::Rough(4), Weather::Rough(15), Weather::Slow];
+            let weather = match world.random.below(6) {
+                0 => Weather::Out,
+                _ => world.random.one_of(&calms),
+            };
+            world.note(|| format!("{weather:?}"));
+            world.sea().weather = weather;
+        }
+        83..86 => {
+            let most = world.random.one_of(&[1, 100, 1 << 40]);
+            world.hosts[host].set_clock(skew(most, &mut world.random));
+        }
+        86..88 => {
+            let most = world.random.one_of(&[1, 100, 1 << 40]);
+            world.sea().date_offset = skew(most, &mut world.random);
+        }
+        88..90 => {
+            let target = match world.random.below(3) {
+                0 => Target::Txid(Txid(1 + world.random.below(30))),
+                _ => Target::Latest,
+            };
+            world.restore_host(host, target);
+        }
+        90..93 => world.check_latest(false),
+        93..97 => {
+            let choice = world.random.index(40);
+            world.check_promise(choice);
+        }
+        _ => world.check_any(),
+    }
+}
+
+fn skew(most: u64, random: &mut Random) -> i64 {
+    let micros = i64::try_from(random.below(most * 1_000)).unwrap();
+    if random.once_in(2) { micros } else { -micros }
+}
+
+/// All of one seed.
+fn play(world: &mut World) {
+    world.start(0, None);
+    let most = world.random.one_of(&[20, 500, 5_000]);
+    for _ in 0..ACTS {
+        act(world);
+        let most = if world.random.once_in(20) { 60_000 } else { most };
+        let time = world.random.time(Duration::from_millis(most));
+        world.pass(time);
+    }
+    world.come_to_rest();
+    world.check_latest(true);
+    for choice in 0..3 {
+        world.check_promise(choice);
+    }
+    let choice = world.random.index(200);
+    world.check_promise(choice);
+    world.end();
+    world.check_latest(true);
+}
+
+/// Runs one seed: what happened, or what went wrong, and all that was noted where that is wanted.
+fn run(seed: u64, traced: bool) -> (Result<Tally, String>, Vec<String>) {
+    simulated::seed(Some(seed));
+    let mut world = World::new(Random::new(seed), traced);
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| play(&mut world)));
+    simulated::enter(None);
+    let (tally, trace) = (world.tally, world.trace());
+    drop(world);
+    simulated::seed(None);
+    let ended = ended.map(|()| tally).map_err(|reason| {
+        let text = reason.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| reason.downcast_ref::<&str>().map(ToString::to_string));
+        text.unwrap_or_default()
+    });
+    (ended, trace)
+}
+
+/// Runs a seed once more, and tells how it fails.
+fn report(seed: u64) -> String {
+    let (ended, trace) = run(seed, true);
+    let reason = ended.err().unwrap_or_else(|| "it did not fail a second time".to_owned());
+    let last = number("GENESIS_TRACE").map_or(60, |n| usize::try_from(n).unwrap());
+    let last = trace[trace.len().saturating_sub(last)..].join("\n");
+    let replay = "cargo test --lib shipping_simulation";
+    format!("{last}\n{reason}\nGENESIS_SEED={seed} {replay}")
+}
+
+#[test]
+fn what_was_durable_comes_back_whatever_fails() {
+    let (first, count) = match number("GENESIS_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("GENESIS_FIRST_SEED").unwrap_or(0), number("GENESIS_SEEDS").unwrap_or(60)),
+    };
+    let mut tally = Tally::default();
+    for seed in first..first + count {
+        let happened = run(seed, false).0;
+        tally.add(&happened.unwrap_or_else(|_reason| panic!("{}", report(seed))));
+    }
+    println!("{count} seeds from {first}: {tally:#?}");
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 0..10 {
+        let [first, second] = [run(seed, true), run(seed, true)].map(|(_, trace)| trace);
+        let differ = first.iter().zip(&second).find(|(first, second)| first != second);
+        assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+    }
+}

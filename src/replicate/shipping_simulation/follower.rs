@@ -1,0 +1,304 @@
+//! A follower of the model: what `follow` and `tail` do, as a task of the simulated process, around the
+//! real recorder, engine, spool and outbox.
+
+mod snapshot;
+
+use std::sync::mpsc::TryRecvError;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use genesis_snapshot::block::hash_block;
+use genesis_wal::id::Txid;
+use genesis_wal::page::{PageHash, PageNumber};
+use genesis_wal::part::Stamp;
+use genesis_wal::time::Micros;
+use tokio::time::sleep;
+
+use self::snapshot::Snapshots;
+use super::database::{Database, Pages, Still, layout, page_size};
+use super::notary::Notary;
+use crate::replicate::attend::GAP_PAUSE;
+use crate::replicate::engine::{Action, Engine, Seen};
+use crate::replicate::establish::{EstablishError, Origin};
+use crate::replicate::follow::{FollowError, Follower, Stage, Word};
+use crate::replicate::followed;
+use crate::replicate::likeness::Likeness;
+use crate::replicate::record::{self, GapEnd, RecordError, Recorder, State};
+use crate::replicate::segments::Segments;
+use crate::replicate::ship::ShippingEnded;
+use crate::replicate::table::{Keeper, PageTable};
+use crate::replicate::times::Times;
+use crate::{clock, durable};
+
+/// How often it is looked for a word.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Who follows.
+pub struct Hand {
+    /// What a session gives to a follower.
+    pub follower: Follower,
+    /// What is followed.
+    pub database: Arc<Mutex<Database>>,
+    /// Who learns what was recorded.
+    pub notary: Arc<Mutex<Notary>>,
+    /// The process.
+    pub process: usize,
+}
+
+impl Hand {
+    /// Follows until told to stop; the last recorded transaction.
+    pub async fn run(mut self) -> Result<Option<Txid>, FollowError> {
+        self.follower.stage.send_replace(Stage::Followed);
+        let origin = self.await_origin().await?;
+        let mut tail = self.establish(origin)?;
+        tail.tell(&tail.hand.database());
+        loop {
+            let stopping = tail.hand.follower.alarm.stopping() && !tail.is_unfinished();
+            let seen = tail.look(stopping);
+            tail.attend()?;
+            match tail.engine.next(&seen) {
+                Action::Read => tail.read()?,
+                Action::Seal => tail.seal_or_keep().await?,
+                Action::Wait(time) | Action::Sleep(time) | Action::Tick(time) => {
+                    sleep(time.max(Duration::from_millis(1))).await;
+                }
+                Action::Finish => return Ok(tail.finish()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn await_origin(&mut self) -> Result<Origin, FollowError> {
+        loop {
+            match self.follower.words.try_recv() {
+                Ok(Word::Begin(origin)) => return Ok(*origin),
+                Ok(Word::Compare(recorded, _, reply)) => {
+                    // Who asked may have given up.
+                    reply.send(Some(self.compare(&recorded))).ok();
+                }
+                Err(TryRecvError::Empty) => sleep(LOOK).await,
+                Err(TryRecvError::Disconnected) => return Err(ShippingEnded.into()),
+            }
+        }
+    }
+
+    fn compare(&self, recorded: &PageTable) -> Likeness {
+        let database = self.database();
+        let pages = database.current();
+        compare(pages, recorded)
+    }
+
+    /// Goes on from where recording begins.
+    fn establish(self, mut origin: Origin) -> Result<Tail, FollowError> {
+        let Follower { folder, spool, outbox, store, path, .. } = &self.follower;
+        for name in &origin.unshipped {
+            outbox.segment(*name)?;
+        }
+        let times = Times::begin(folder, origin.last_time, Arc::clone(store));
+        let mut database = self.database.lock().unwrap();
+        let known = origin.tip.zip(origin.table.take());
+        let (at, absent_since, recorder) = if let Some((tip, table)) = known {
+            let stamp = Stamp { generation: tip.generation, epoch: origin.epoch };
+            let end = (tip.reached.txid, tip.reached.time, tip.reached.state);
+            let line = Segments::new(spool.clone(), stamp, tip.page_size, end);
+            match tip.reached.position.and_then(|place| database.place(&place)) {
+                Some(at) => (at, Some(tip.reached.time), Recorder::continuing(table, line)),
+                None => (database.commits(), None, self.after_absence(&database, table, line)?),
+            }
+        } else {
+            let file = durable::nameless(folder).map_err(RecordError::Local)?;
+            let table = PageTable::new(page_size(), file);
+            let pages = layout(database.current()).pages;
+            let recorder = Recorder::beginning(table, pages).map_err(RecordError::Local)?;
+            (database.commits(), None, recorder)
+        };
+        followed::remember(folder, path).map_err(RecordError::Local)?;
+        database.held = Some(at);
+        drop(database);
+        Ok(Tail {
+            recorder,
+            engine: Engine::new(self.follower.sync_interval, None),
+            keeper: Keeper::new(folder.clone()),
+            times,
+            snapshots: Snapshots::begin(origin, self.follower.snapshot_interval),
+            at,
+            absent_since,
+            settles: 1,
+            next_close: Duration::ZERO,
+            hand: self,
+        })
+    }
+
+    /// Every page is compared; the database must not be another.
+    fn after_absence(
+        &self,
+        database: &Database,
+        mut table: PageTable,
+        line: Segments,
+    ) -> Result<Recorder, FollowError> {
+        let Follower { folder, path, new_generation, .. } = &self.follower;
+        if !*new_generation && !followed::was_followed(folder, path) {
+            let likeness = compare(database.current(), &table).check();
+            likeness.map_err(EstablishError::Another)?;
+        }
+        table.resize(layout(database.current()).pages).map_err(RecordError::Local)?;
+        Ok(Recorder::after_absence(table, line))
+    }
+
+    fn database(&self) -> MutexGuard<'_, Database> {
+        self.database.lock().unwrap()
+    }
+
+    fn notary(&self) -> MutexGuard<'_, Notary> {
+        self.notary.lock().unwrap()
+    }
+}
+
+/// How much of a recorded state a state holds.
+fn compare(pages: &Pages, recorded: &PageTable) -> Likeness {
+    let hashes = (1..).zip(pages.iter()).map(|(page, bytes)| {
+        let page = PageNumber::new(page).unwrap();
+        (recorded.hash(page), Some(PageHash::of(page, &bytes[..])))
+    });
+    let matching = hashes.filter(|(recorded, found)| recorded == found).count();
+    let (matching, pages) = (u32::try_from(matching).unwrap(), layout(pages).pages);
+    let is_equal = matching == pages && pages == recorded.pages();
+    Likeness { matching, of: pages.min(recorded.pages()), is_equal }
+}
+
+/// A WAL that is being read.
+struct Tail {
+    hand: Hand,
+    recorder: Recorder,
+    engine: Engine,
+    keeper: Keeper,
+    times: Times,
+    snapshots: Snapshots,
+    /// Commits that were read.
+    at: usize,
+    absent_since: Option<Micros>,
+    settles: u64,
+    next_close: Duration,
+}
+
+impl Tail {
+    fn is_unfinished(&self) -> bool {
+        self.recorder.is_behind() || self.snapshots.awaited.is_some()
+    }
+
+    fn look(&mut self, stopping: bool) -> Seen {
+        self.times.look();
+        Seen {
+            now: clock::monotonic(),
+            unread: self.at < self.hand.database().commits(),
+            settles: self.settles,
+            waiting: self.recorder.waiting(),
+            stopping,
+            parked: true,
+            ..Seen::default()
+        }
+    }
+
+    /// Reads what is committed.
+    fn read(&mut self) -> Result<(), RecordError> {
+        let database = Arc::clone(&self.hand.database);
+        let mut database = database.lock().unwrap();
+        let seen = record::Seen { time: self.times.now(), late_since: self.absent_since };
+        for number in self.at..database.commits() {
+            let transaction = database.transaction(number);
+            let position = database.position(number + 1).unwrap();
+            let mut frames = database.frames(number);
+            self.recorder.record(&transaction, position, &mut frames, seen)?;
+            self.at = number + 1;
+            self.tell(&database);
+        }
+        database.held = Some(self.at);
+        (self.absent_since, self.settles) = (None, self.settles + 1);
+        Ok(())
+    }
+
+    /// Has noted which state a transaction is of, where one was recorded.
+    fn tell(&self, database: &Database) {
+        if let Some(line) = self.recorder.line().filter(|_| !self.recorder.is_behind()) {
+            let (stamp, state) = (line.stamp(), database.state(self.at));
+            let recorded = (line.last(), line.last_time());
+            self.hand.notary().recorded(self.hand.process, stamp, recorded, line.state(), state);
+        }
+    }
+
+    /// What there is to do beside reading.
+    fn attend(&mut self) -> Result<(), FollowError> {
+        self.take_reports()?;
+        match self.recorder.gap_end() {
+            Some(GapEnd::Open) => {
+                self.confirm_all();
+                self.close_gap()?;
+            }
+            Some(GapEnd::Record) => self.close_gap()?,
+            Some(GapEnd::Snapshot) | None => self.snapshot()?,
+        }
+        Ok(())
+    }
+
+    fn confirm_all(&mut self) {
+        let database = Arc::clone(&self.hand.database);
+        let database = database.lock().unwrap();
+        let pages = database.state(self.at);
+        let layout = layout(pages);
+        for block in 0..layout.blocks() {
+            let mut raw = vec![0; layout.bytes(block)];
+            Still(pages).read(layout.first_page(block).unwrap(), &mut raw).unwrap();
+            self.recorder.captured(block, &hash_block(layout, block, &raw).0);
+        }
+    }
+
+    fn close_gap(&mut self) -> Result<(), RecordError> {
+        let is_due = self.next_close <= clock::monotonic();
+        if self.recorder.gap_end() != Some(GapEnd::Record) || !is_due {
+            return Ok(());
+        }
+        if self.hand.follower.spool.is_full() {
+            self.next_close = clock::monotonic() + GAP_PAUSE;
+            return Ok(());
+        }
+        let database = Arc::clone(&self.hand.database);
+        let database = database.lock().unwrap();
+        let (position, time) = (database.position(self.at), self.times.now());
+        let mut still = Still(database.state(self.at));
+        match self.recorder.close_gap(&mut still, position, time) {
+            Err(RecordError::Local(_)) => self.next_close = clock::monotonic() + GAP_PAUSE,
+            other => {
+                other?;
+                self.tell(&database);
+            }
+        }
+        Ok(())
+    }
+
+    async fn seal_or_keep(&mut self) -> Result<(), FollowError> {
+        match self.seal() {
+            Err(RecordError::Local(_)) => {
+                self.engine.seal_failed(clock::monotonic());
+                sleep(LOOK).await;
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn seal(&mut self) -> Result<(), RecordError> {
+        let bytes = self.recorder.waiting();
+        let Some(name) = self.recorder.seal()? else { return Ok(()) };
+        self.hand.follower.outbox.segment(name)?;
+        if let Some(as_of) = self.recorder.as_of() {
+            self.keeper.sealed(bytes, self.recorder.table(), as_of);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Option<Txid> {
+        let Self { recorder, keeper, .. } = self;
+        keeper.finish(recorder.table(), recorder.as_of());
+        recorder.line().map(Segments::last)
+    }
+}

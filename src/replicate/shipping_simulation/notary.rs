@@ -1,0 +1,102 @@
+//! Who knows which state every recorded transaction is of, and what was reported durable.
+
+use std::collections::BTreeMap;
+
+use genesis_wal::id::{Generation, Txid};
+use genesis_wal::page::StateHash;
+use genesis_wal::part::Stamp;
+use genesis_wal::time::Micros;
+
+use super::database::{Pages, hash_of};
+
+/// A transaction of a line.
+pub type Place = (Generation, Txid);
+
+/// A state that was recorded.
+#[derive(Debug, Clone)]
+struct Record {
+    process: usize,
+    time: Micros,
+    hash: StateHash,
+    pages: Pages,
+}
+
+/// The books.
+#[derive(Debug, Default)]
+pub struct Notary {
+    records: BTreeMap<Place, Vec<Record>>,
+    /// The lines on which each process has recorded, and how far.
+    recorded: BTreeMap<usize, BTreeMap<Generation, Txid>>,
+    /// What was reported durable, and its state.
+    promised: BTreeMap<Place, (StateHash, Pages)>,
+    /// How far the reports of each process went.
+    reported: BTreeMap<usize, Txid>,
+}
+
+impl Notary {
+    /// A process has recorded a transaction.
+    pub fn recorded(
+        &mut self,
+        process: usize,
+        stamp: Stamp,
+        (txid, time): (Txid, Micros),
+        hash: StateHash,
+        pages: &Pages,
+    ) {
+        let place = (stamp.generation, txid);
+        let records = self.records.entry(place).or_default();
+        if records.iter().any(|record| (record.process, record.hash) == (process, hash)) {
+            return;
+        }
+        assert_eq!(hash, hash_of(pages), "{place:?} is recorded with the hash of another state");
+        records.push(Record { process, time, hash, pages: Pages::clone(pages) });
+        self.recorded.entry(process).or_default().insert(stamp.generation, txid);
+        if self.reported.get(&process).is_some_and(|reported| *reported >= txid) {
+            self.promise(process, txid);
+        }
+    }
+
+    /// A process reports that everything up to a transaction is durable.
+    pub fn reported(&mut self, process: usize, txid: Txid) {
+        if self.reported.get(&process).is_some_and(|reported| *reported >= txid) {
+            return;
+        }
+        self.reported.insert(process, txid);
+        self.promise(process, txid);
+    }
+
+    fn promise(&mut self, process: usize, txid: Txid) {
+        for (place, records) in &self.records {
+            for record in records.iter().filter(|record| record.process == process) {
+                if place.1 > txid {
+                    continue;
+                }
+                let promised = self.promised.entry(*place);
+                let promised = promised.or_insert((record.hash, Pages::clone(&record.pages)));
+                assert_eq!(promised.0, record.hash, "two histories of {place:?} are durable");
+            }
+        }
+    }
+
+    /// What was reported durable.
+    pub fn promises(&self) -> impl DoubleEndedIterator<Item = (&Place, &Pages)> {
+        self.promised.iter().map(|(place, (_, pages))| (place, pages))
+    }
+
+    /// The last that a process has recorded on the line that it is on.
+    pub fn last_of(&self, process: usize) -> Option<Place> {
+        let lines = self.recorded.get(&process)?;
+        lines.last_key_value().map(|(generation, txid)| (*generation, *txid))
+    }
+
+    /// The states that a transaction was recorded with.
+    pub fn states(&self, place: Place) -> impl Iterator<Item = (Micros, &Pages)> {
+        let records = self.records.get(&place).into_iter().flatten();
+        records.map(|record| (record.time, &record.pages))
+    }
+
+    /// All that was recorded of a line.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.records.keys().copied()
+    }
+}

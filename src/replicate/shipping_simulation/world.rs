@@ -1,0 +1,441 @@
+//! The world: hosts, the store and the network between, and what must hold of them at any time.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use genesis_restore::plan::PlanError;
+use genesis_restore::target::Target;
+use genesis_wal::id::{Generation, Txid};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::database::{Database, PAGE, bytes_of};
+use super::host::{Ended, Host, Settings};
+use super::network::{EPOCH, Port, Sea, Weather};
+use super::notary::Notary;
+use super::tally::Tally;
+use crate::replica::{Replica, ReplicaError};
+use crate::replicate::session::SessionError;
+use crate::replicate::{Allowed, EstablishError, FollowError, ShipError, SpoolLimits};
+use crate::restore::{Done, Request, RestoreError, restore};
+use crate::simulated::Random;
+use crate::store::{Claims, MemoryStore, Objects};
+
+/// The shortest time that passes.
+const TICK: Duration = Duration::from_millis(1);
+
+/// How long it may take until everything is durable, once nothing fails any more.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// The world.
+pub struct World {
+    pub random: Random,
+    pub now: Duration,
+    pub hosts: Vec<Host>,
+    pub tally: Tally,
+    sea: Arc<Mutex<Sea>>,
+    notary: Arc<Mutex<Notary>>,
+    claims: Claims,
+    folder: TempDir,
+    restores: Runtime,
+    processes: usize,
+    outputs: usize,
+}
+
+impl World {
+    /// A world with so many hosts, of which the first has a database.
+    pub fn new(mut random: Random, trace: bool) -> Self {
+        let claims = random.one_of(&[Claims::Exclusive, Claims::Shared]);
+        let objects = MemoryStore::new(Objects::default());
+        let objects = if claims == Claims::Shared { objects.with_shared_claims() } else { objects };
+        let sea = Arc::new(Mutex::new(Sea::new(random.clone(), objects, trace)));
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_none| tempfile::tempdir()).unwrap();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let restores = builder.enable_time().start_paused(true).build().unwrap();
+        let hosts = 1 + random.index(3);
+        let mut world = Self {
+            random,
+            now: Duration::ZERO,
+            hosts: Vec::new(),
+            tally: Tally::default(),
+            sea,
+            notary: Arc::default(),
+            claims,
+            folder,
+            restores,
+            processes: 0,
+            outputs: 0,
+        };
+        for number in 0..hosts {
+            let host = world.host(number);
+            world.hosts.push(host);
+        }
+        let first = Database::new(Database::drawn(&mut world.random), &mut world.random);
+        world.hosts[0].database = Some(Arc::new(Mutex::new(first)));
+        std::fs::File::create(world.hosts[0].path()).unwrap();
+        world
+    }
+
+    fn host(&mut self, number: usize) -> Host {
+        let folder = self.folder.path().join(number.to_string());
+        crate::durable::create_folders(&folder, 0o700).unwrap();
+        let random = &mut self.random;
+        let settings = Settings {
+            sync_interval: Duration::from_millis(random.one_of(&[50, 1_000, 5_000])),
+            snapshot_interval: Duration::from_secs(random.one_of(&[5, 60, 3_600])),
+            spool: SpoolLimits {
+                keep: random.one_of(&[0, 10_000, 64 << 20]),
+                wait: random.one_of(&[None, None, Some(3_000), Some(30_000)]),
+            },
+        };
+        Host {
+            folder,
+            database: None,
+            wall: EPOCH,
+            boot: (Duration::from_secs(1_000 * (1 + number as u64)), number as u64),
+            allowed: Allowed::default(),
+            life: None,
+            settings,
+        }
+    }
+
+    /// The store and the network.
+    pub fn sea(&self) -> MutexGuard<'_, Sea> {
+        self.sea.lock().unwrap()
+    }
+
+    fn notary(&self) -> MutexGuard<'_, Notary> {
+        self.notary.lock().unwrap()
+    }
+
+    /// Notes what happens, where that is wanted.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        self.sea().note(what);
+    }
+
+    /// What happened, where that was wanted.
+    pub fn trace(&self) -> Vec<String> {
+        self.sea().trace.clone().unwrap_or_default()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time.max(TICK);
+        while self.now < end {
+            let next = self.sea().next().unwrap_or(end);
+            let mut until = next.clamp(self.now + TICK, end.max(self.now + TICK));
+            let first = self.random.index(self.hosts.len());
+            for number in 0..self.hosts.len() {
+                let number = (first + number) % self.hosts.len();
+                until = self.hosts[number].run_until(until).max(self.now);
+                let process = self.hosts[number].life.as_ref().map(|life| life.process);
+                let is_doomed = process.is_some_and(|process| self.sea().is_doomed(process));
+                if is_doomed {
+                    self.note(|| format!("host {number} dies with its request"));
+                    self.die(number);
+                }
+            }
+            self.now = until;
+            self.sea().advance(until);
+            self.observe();
+        }
+    }
+
+    /// A process is gone at once.
+    pub fn die(&mut self, number: usize) {
+        self.observe();
+        self.hosts[number].kill();
+        self.tally.deaths += 1;
+    }
+
+    /// Hears what the processes have to say.
+    fn observe(&mut self) {
+        for number in 0..self.hosts.len() {
+            let Some(life) = &self.hosts[number].life else { continue };
+            if let Some(txid) = life.durable() {
+                self.notary.lock().unwrap().reported(life.process, txid);
+            }
+            if let Some(ended) = life.ended() {
+                self.hosts[number].kill();
+                self.note(|| format!("host {number} ends: {ended:?}"));
+                self.ended(number, ended);
+            }
+        }
+    }
+
+    fn ended(&mut self, number: usize, ended: Ended) {
+        let allowed = &mut self.hosts[number].allowed;
+        *allowed = Allowed::default();
+        match ended {
+            Ok(_) => self.tally.releases += 1,
+            Err(SessionError::Ship(ShipError::Fenced(_))) => self.tally.fenced += 1,
+            Err(SessionError::Replica(ReplicaError::Held { .. })) => {
+                allowed.takeover = self.random.once_in(2);
+                self.tally.refused += 1;
+            }
+            Err(SessionError::Replica(ReplicaError::Taken(_))) => self.tally.taken += 1,
+            Err(
+                SessionError::Replica(ReplicaError::Another(_))
+                | SessionError::Follow(FollowError::Establish(EstablishError::Another(_))),
+            ) => {
+                allowed.new_generation = true;
+                self.tally.others += 1;
+            }
+            Err(error) => panic!("host {number} ends: {}", crate::describe(&error)),
+        }
+    }
+
+    /// Starts a process on a host that has a database and none, which dies with a request some time if
+    /// it is doomed.
+    pub fn start(&mut self, number: usize, doom: Option<u64>) {
+        if self.hosts[number].life.is_some() || self.hosts[number].database.is_none() {
+            return;
+        }
+        self.processes += 1;
+        let process = self.processes;
+        self.note(|| format!("host {number} starts process {process}, doomed: {doom:?}"));
+        let bell = self.sea().register(process, doom.unwrap_or(u64::MAX));
+        let boot = self.hosts[number].boot.0;
+        self.sea().boots.insert(process, boot);
+        let port = Port::new(Arc::clone(&self.sea), process, self.claims);
+        self.hosts[number].start(process, self.now, (port, &self.notary, bell));
+        self.tally.starts += 1;
+    }
+
+    /// Commits on a host.
+    pub fn commit(&mut self, number: usize) {
+        if let Some(database) = self.hosts[number].database.clone() {
+            database.lock().unwrap().commit(&mut self.random);
+            self.tally.commits += 1;
+        }
+    }
+
+    /// Restores, and compares.
+    fn restore(
+        &mut self,
+        target: Target,
+        generation: Option<Generation>,
+    ) -> Result<(Done, Vec<u8>), RestoreError> {
+        self.outputs += 1;
+        let folder = self.folder.path().join(format!("output-{}", self.outputs));
+        crate::durable::create_folders(&folder, 0o700).unwrap();
+        let request = request(target, generation, folder.join("restored"));
+        let store = Arc::new(self.sea().objects().clone());
+        let done = self.restores.block_on(async {
+            let replica = Replica::open(store).await?;
+            restore(&replica, &request, |_| {}).await
+        });
+        let done = done.map(|done| (done, std::fs::read(&request.output).unwrap()));
+        std::fs::remove_dir_all(folder).unwrap();
+        self.tally.restores += 1;
+        done
+    }
+
+    /// Restores the latest state: it is one that was recorded, and nothing durable is missing.
+    pub fn check_latest(&mut self, is_calm: bool) {
+        let durable = self.notary().promises().map(|(place, _)| place.1).max();
+        match self.restore(Target::Latest, None) {
+            Ok((done, bytes)) => {
+                let txid = done.restored.txid;
+                assert!(Some(txid) >= durable, "{txid:?} is the latest, {durable:?} is durable");
+                self.check_state((done.generation, txid), &bytes);
+            }
+            Err(_) if durable.is_none() => {}
+            // What stands behind what a writer had under way.
+            Err(RestoreError::Plan(PlanError::Gap { .. })) if !is_calm => self.tally.gaps += 1,
+            Err(error) => panic!("the latest state: {}", crate::describe(&error)),
+        }
+    }
+
+    /// Restores something that was reported durable: it is what it was.
+    pub fn check_promise(&mut self, choice: usize) {
+        let promise = {
+            let notary = self.notary();
+            let count = notary.promises().count();
+            let promise = notary.promises().rev().nth(choice.min(count.saturating_sub(1)));
+            promise.map(|(place, pages)| (*place, bytes_of(pages)))
+        };
+        let Some(((generation, txid), expected)) = promise else { return };
+        match self.restore(Target::Txid(txid), Some(generation)) {
+            Ok((done, bytes)) => {
+                assert_eq!((done.generation, done.restored.txid), (generation, txid));
+                assert!(bytes == expected, "{generation} {txid:?} was durable in another state");
+            }
+            Err(error) => {
+                panic!("{generation} {txid:?} was durable: {}", crate::describe(&error));
+            }
+        }
+    }
+
+    /// Restores anything that was recorded: it is absent, or what was recorded.
+    pub fn check_any(&mut self) {
+        let places: Vec<_> = self.notary().places().collect();
+        if places.is_empty() {
+            return;
+        }
+        let (generation, txid) = places[self.random.index(places.len())];
+        match self.restore(Target::Txid(txid), Some(generation)) {
+            Ok((done, bytes)) => {
+                assert_eq!(done.restored.txid, txid);
+                self.check_state((generation, txid), &bytes);
+            }
+            Err(RestoreError::Plan(_) | RestoreError::Replica(ReplicaError::Missing)) => {}
+            Err(error) => panic!("{generation} {txid:?}: {}", crate::describe(&error)),
+        }
+    }
+
+    fn check_state(&self, place: (Generation, Txid), bytes: &[u8]) {
+        let notary = self.notary();
+        let is_known = notary.states(place).any(|(_, pages)| bytes_of(pages) == bytes);
+        assert!(is_known, "{place:?} is restored in a state that it never had");
+    }
+
+    /// Puts the restored database in the place of a host's.
+    pub fn restore_host(&mut self, number: usize, target: Target) {
+        let host = &self.hosts[number];
+        if host.life.is_some() {
+            return;
+        }
+        let path = host.path();
+        let request = request(target, None, path.clone());
+        let old = host.folder.join("old.db");
+        let had_one = path.exists();
+        if had_one {
+            crate::durable::rename(&path, &old).unwrap();
+        }
+        let store = Arc::new(self.sea().objects().clone());
+        let done = self.restores.block_on(async {
+            let replica = Replica::open(store).await?;
+            restore(&replica, &request, |_| {}).await
+        });
+        let pages = match &done {
+            Ok(_) => {
+                let bytes = std::fs::read(&path).unwrap();
+                let pages = bytes.chunks(PAGE).map(|page| Arc::new(page.try_into().unwrap()));
+                Some(Arc::new(pages.collect()))
+            }
+            Err(_) => None,
+        };
+        self.note(|| format!("host {number} is restored to {target}: {done:?}"));
+        match pages {
+            Some(pages) => {
+                let database = Database::new(pages, &mut self.random);
+                self.hosts[number].database = Some(Arc::new(Mutex::new(database)));
+                std::fs::remove_file(&old).ok();
+                self.tally.restored_hosts += 1;
+            }
+            None if had_one => crate::durable::rename(&old, &path).unwrap(),
+            None => {}
+        }
+    }
+
+    /// Power is lost: what was not synced is lost with it, as far as chance has it.
+    pub fn lose_power(&mut self, number: usize) {
+        self.die(number);
+        let random = &mut self.random;
+        let host = &mut self.hosts[number];
+        host.boot.1 += 100;
+        if let Some(database) = &host.database {
+            let commits = random.one_of(&[0, 1, 3, 20]);
+            database.lock().unwrap().lose(commits, random);
+        }
+        let spool = host.folder.join(".app.db-genesis/spool");
+        for path in files(&spool) {
+            if random.once_in(3) {
+                let len = path.metadata().unwrap().len();
+                let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.set_len(random.one_of(&[0, len / 2, random.clone().below(len.max(1))]))
+                    .unwrap();
+            }
+        }
+        self.tally.power_losses += 1;
+    }
+
+    /// Nothing fails any more: one host is left, and everything it has becomes durable.
+    pub fn come_to_rest(&mut self) {
+        {
+            let mut sea = self.sea();
+            (sea.weather, sea.listed_at_once) = (Weather::Calm, usize::MAX);
+            sea.note(|| "calm".to_owned());
+        }
+        for number in 0..self.hosts.len() {
+            if let Some(life) = &mut self.hosts[number].life {
+                life.stopped_until = Duration::ZERO;
+            }
+            if number > 0 {
+                self.hosts[number].finish();
+            }
+        }
+        self.pass(Duration::from_secs(1));
+        self.commit(0);
+        let deadline = self.now + PATIENCE;
+        while !self.is_durable(0) {
+            assert!(self.now < deadline, "not everything has become durable");
+            if self.hosts[0].life.is_none() {
+                self.hosts[0].allowed.takeover = true;
+                self.start(0, None);
+            }
+            self.pass(Duration::from_millis(500));
+        }
+    }
+
+    /// Whether the current state of a host's database is durable.
+    fn is_durable(&self, number: usize) -> bool {
+        let host = &self.hosts[number];
+        let Some((life, database)) = host.life.as_ref().zip(host.database.as_ref()) else {
+            return false;
+        };
+        let notary = self.notary();
+        let Some(last) = notary.last_of(life.process) else { return false };
+        let database = database.lock().unwrap();
+        let is_current = notary.states(last).any(|(_, pages)| pages == database.current());
+        is_current && life.durable() >= Some(last.1)
+    }
+
+    /// Without commits there are no requests; at the end nothing is left in the spool.
+    pub fn end(&mut self) {
+        let interval = self.hosts[0].settings.snapshot_interval;
+        self.pass(interval + Duration::from_secs(30));
+        let before = self.sea().requests;
+        self.pass(Duration::from_hours(1));
+        let after = self.sea().requests;
+        assert_eq!(after - before, 0, "an idle database makes requests");
+        let deadline = self.now + PATIENCE;
+        self.hosts[0].finish();
+        while self.hosts[0].life.is_some() {
+            assert!(self.now < deadline, "it does not end");
+            self.pass(Duration::from_secs(1));
+        }
+        let spool = self.hosts[0].folder.join(".app.db-genesis/spool");
+        let (shipped, orphans) = (spool.join("shipped"), spool.join("orphans"));
+        let left = files(&spool);
+        let waiting = left.iter().filter(|p| !p.starts_with(&shipped) && !p.starts_with(&orphans));
+        assert_eq!(waiting.count(), 0, "something waits in the spool: {left:?}");
+    }
+}
+
+fn request(target: Target, generation: Option<Generation>, output: std::path::PathBuf) -> Request {
+    Request {
+        target,
+        generation,
+        min_txid: None,
+        output,
+        remove_stale: false,
+        parallelism: NonZeroUsize::new(4).unwrap(),
+        verify: true,
+        check: None,
+        state_folder: None,
+    }
+}
+
+/// All files below a folder, in the order of their names.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
