@@ -165,7 +165,8 @@ impl Cursor {
             _ => (0, header.checksum),
         };
         let at_end = frame == index.max_frame && frame > 0;
-        if at_end && checksum == index.frame_checksum {
+        // After a frame that SQLite gave no checksum, the one in the wal-index may be any.
+        if at_end && [index.frame_checksum, Checksum::NONE].contains(&checksum) {
             return Next::UpToDate;
         }
         Next::Scan { scanner: Scanner::new(header, frame, checksum, index), identity }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use genesis_snapshot::manifest::Manifest;
+use genesis_wal::checksum::Checksum;
 use genesis_wal::frame::frame_len;
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::SegmentName;
@@ -236,6 +237,10 @@ impl Grounds<'_> {
         }
         // The index may have been rebuilt since: only its own count continues.
         let change = held.index.header.change.wrapping_sub(overlay.commits_after());
+        // A place without a checksum is known by the count: frames from there on go with the index.
+        if position.checksum == Checksum::NONE && change != position.change {
+            return Ok(None);
+        }
         let position = WalPosition { change, ..position };
         Ok(Some((Cursor::at_position(source.page_size(), &position), is_unheld)))
     }

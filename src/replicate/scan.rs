@@ -1,6 +1,7 @@
 //! Drives the scanner over the source's WAL.
 
 use std::collections::HashMap;
+use std::sync::Once;
 
 use genesis_wal::checksum::Checksum;
 use genesis_wal::index::IndexHeader;
@@ -10,7 +11,11 @@ use genesis_wal::scan::{FrameRef, ScanEnd, Scanner, Step, Transaction};
 
 use crate::sqlite::{FrameReader, Held, Source, SourceError};
 
-/// Runs a scan to its end, handing each transaction to `commit`.
+/// Frames without checksums are told of once.
+static UNSUMMED_SEEN: Once = Once::new();
+
+/// Runs a scan to its end, handing each transaction to `commit`. What no checksum proves is compared with
+/// the wal-index: of that, too, nothing counts before the end is [`ScanEnd::Clean`].
 ///
 /// # Errors
 /// When the WAL cannot be read.
@@ -28,12 +33,38 @@ pub fn scan(
         loop {
             match scanner.step(&mut reader) {
                 Step::Commit(transaction) => commit(transaction),
+                Step::End(ScanEnd::Clean) => return check_unsummed(frames.source(), &scanner),
                 Step::End(end) => return Ok(end),
                 Step::NeedBytes if bytes.is_empty() => return Ok(scanner.torn()),
                 Step::NeedBytes => break,
             }
         }
     }
+}
+
+/// Whether the wal-index still counts the frames that no checksum proves as committed, each with the
+/// page that was read: then nobody has written over them.
+fn check_unsummed(source: &Source, scanner: &Scanner) -> Result<ScanEnd, SourceError> {
+    let Some(last) = scanner.unsummed().last() else { return Ok(ScanEnd::Clean) };
+    let index = source.index()?.map(|index| index.header);
+    let is_counted =
+        |index: IndexHeader| index.salts == scanner.salts() && index.max_frame >= last.frame;
+    if !index.is_some_and(is_counted) {
+        return Ok(ScanEnd::SaltChanged { frame: last.frame });
+    }
+    UNSUMMED_SEEN.call_once(|| {
+        tracing::warn!(
+            "an SQLite before 3.50 commits transactions that went back to a savepoint so that it \
+             loses them when it recovers the WAL, as after a power failure; the replica has them: \
+             update the application's SQLite"
+        );
+    });
+    for image in scanner.unsummed() {
+        if source.indexed_page(image.frame)? != image.page.get() {
+            return Ok(ScanEnd::IndexDisagrees { frame: image.frame });
+        }
+    }
+    Ok(ScanEnd::Clean)
 }
 
 /// The newest image of each page in the WAL, as of one of its commits.

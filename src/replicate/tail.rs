@@ -376,6 +376,10 @@ impl Tail {
                 self.seal_or_keep()?;
             }
         }
+        // Not as the wal-index has it: the checksum that it holds after an unsummed frame is none to go by.
+        if commits > 0 {
+            self.cursor = recorded;
+        }
         // With its time on a clock that a writer shares: so it can be told how soon commits are found.
         tracing::trace!(change = index.change, at_nanos = clock::machine_nanos(), "recorded");
         self.settle(index);

@@ -209,6 +209,17 @@ impl Source {
         Ok(bytes.starts_with(&header))
     }
 
+    /// The page that the wal-index names for a frame, where it is published; 0 where it names none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn indexed_page(&self, frame: u32) -> Result<u32, SourceError> {
+        let mut bytes = [0; 4];
+        let read = read_at_most(&self.shm, &mut bytes, WalIndex::page_number_offset(frame));
+        read.map_err(|source| self.io("read the wal-index of", source))?;
+        Ok(u32::from_ne_bytes(bytes))
+    }
+
     /// The header of the WAL; `None` while the file holds no whole one.
     ///
     /// # Errors

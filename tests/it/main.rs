@@ -43,6 +43,7 @@ mod random_history;
 mod refusals;
 mod restarts;
 mod routes;
+mod savepoints;
 mod secrets;
 mod shutdown;
 mod snapshots;

@@ -38,8 +38,8 @@ impl Scene {
              CREATE TABLE t(id INTEGER PRIMARY KEY, a, b);"
         ));
         shell.close();
-        // After a savepoint that was rolled back, older versions leave a WAL that nothing can read.
-        let mut application = sandbox.application(Sqlite::Bundled);
+        let writers = [Sqlite::Bundled, Sqlite::Shell, Sqlite::Python];
+        let mut application = sandbox.application(random.of(&writers));
         application.run("PRAGMA synchronous=OFF; PRAGMA cache_size=5;");
         let other = sandbox.application(Sqlite::Python);
         let replicator = Some(sandbox.replicate());

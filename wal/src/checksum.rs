@@ -17,6 +17,9 @@ pub enum ByteOrder {
 pub struct Checksum(pub u32, pub u32);
 
 impl Checksum {
+    /// What stands in a frame for which SQLite made none.
+    pub const NONE: Self = Self(0, 0);
+
     /// Goes on over `bytes`, eight at a time. SQLite only ever sums multiples of eight bytes; what
     /// is left over is not summed.
     #[must_use]

@@ -61,6 +61,13 @@ impl FrameHeader {
         bytes
     }
 
+    /// Whether SQLite wrote the frame without salts and checksum, to set them when the transaction is
+    /// committed.
+    #[must_use]
+    pub fn is_unsummed(&self) -> bool {
+        self.salts == Salts([0; 8]) && self.checksum == Checksum::NONE
+    }
+
     /// The checksum that a frame with this header and `page` has after one with `before`.
     #[must_use]
     pub fn chained(&self, order: ByteOrder, before: Checksum, page: &[u8]) -> Checksum {

@@ -26,6 +26,9 @@
 //! | 32 | 8 | the salts, as their bytes in the WAL |
 //! | 40 | 8 | checksum of bytes 0 to 39, in native words |
 //!
+//! The page number of each frame follows, as 4 bytes: of the first 4,062 frames from byte 136 on, of the
+//! next 4,096 from byte 32,768 on, of the next from byte 65,536 on, and so forth.
+//!
 //! A writer fills the second copy before the first, a reader reads the first before the second:
 //! two equal copies with a fitting checksum were published.
 //!
@@ -96,6 +99,14 @@ impl WalIndex {
     pub const HEADER_LEN: usize = 2 * Self::COPY_LEN;
 
     const COPY_LEN: usize = 48;
+
+    /// Where the page number of `frame`, counted from 1, stands in the `-shm` file.
+    #[must_use]
+    pub fn page_number_offset(frame: u32) -> u64 {
+        // The header takes the place of 34 numbers in the first region.
+        let slot = u64::from(frame.saturating_sub(1)) + 34;
+        slot / 4096 * 32_768 + slot % 4096 * 4
+    }
 
     /// Decodes and checks the front of a `-shm` file.
     ///
@@ -215,6 +226,12 @@ mod tests {
             bad[at + 48] ^= 0x41;
             assert_eq!(WalIndex::decode(&bad), Err(IndexError::BadChecksum), "byte {at}");
         }
+    }
+
+    #[test]
+    fn page_numbers_stand_at_the_front_of_each_region() {
+        let offsets = [1, 2, 4062, 4063, 8158, 8159].map(WalIndex::page_number_offset);
+        assert_eq!(offsets, [136, 140, 16_380, 32_768, 32_768 + 16_380, 65_536]);
     }
 
     #[test]

@@ -5,12 +5,21 @@
 //! that was never published. Up to there every frame must carry the WAL's salts and continue the
 //! checksum chain, the last one must end a transaction, and the chain must arrive at the checksum
 //! that the wal-index holds. Anything else is an end with a reason, and a reason to doubt.
+//!
+//! One thing else is committed, too. A transaction that writes a frame a second time writes all later
+//! ones without salts and checksum, and sets these from the first such frame on when it is committed.
+//! SQLite up to 3.49 sets them from there even where the transaction went back to a savepoint before
+//! that frame: frames from the savepoint on are committed without salts and checksum (both are zero),
+//! and the wal-index is given a checksum that may be none of theirs. What follows continues the chain
+//! from zero, or, after a commit, from that one. Such *unsummed* frames are proven by the wal-index
+//! alone, which says of each frame what page it holds: whoever scans compares [`Scanner::unsummed`]
+//! with it.
 
 use thiserror::Error;
 
 use crate::checksum::Checksum;
 use crate::frame::{FrameHeader, frame_len};
-use crate::header::WalHeader;
+use crate::header::{Salts, WalHeader};
 use crate::index::IndexHeader;
 use crate::page::PageNumber;
 use crate::reader::Reader;
@@ -109,11 +118,13 @@ pub struct Scanner {
     max_frame: u32,
     target: Checksum,
     open: Vec<FrameRef>,
+    unsummed: Vec<FrameRef>,
 }
 
 impl Scanner {
     /// A scan after `frame`, at which the chain stood at `checksum`, up to what `index` says is
-    /// committed. At frame 0 the checksum is that of the header.
+    /// committed. At frame 0 the checksum is that of the header, after an unsummed frame it is
+    /// [`Checksum::NONE`].
     #[must_use]
     pub fn new(header: WalHeader, frame: u32, checksum: Checksum, index: &IndexHeader) -> Self {
         Self {
@@ -123,7 +134,21 @@ impl Scanner {
             max_frame: index.max_frame,
             target: index.frame_checksum,
             open: Vec::new(),
+            unsummed: Vec::new(),
         }
+    }
+
+    /// The frames that no checksum proves, of those that were taken: only where the wal-index names the
+    /// same page for each is what the scan yields what was committed.
+    #[must_use]
+    pub fn unsummed(&self) -> &[FrameRef] {
+        &self.unsummed
+    }
+
+    /// The salts of the WAL.
+    #[must_use]
+    pub fn salts(&self) -> Salts {
+        self.header.salts
     }
 
     /// The number of the frame that the next bytes must begin with.
@@ -168,23 +193,43 @@ impl Scanner {
         let mut reader = Reader::new(bytes);
         let header = FrameHeader::decode(reader.take(FrameHeader::LEN).map_err(torn)?);
         let header = header.map_err(torn)?;
-        if header.salts != self.header.salts {
-            return Err(ScanEnd::SaltChanged { frame });
-        }
-        let checksum = header.chained(self.header.order, self.checksum, reader.rest());
-        if checksum != header.checksum {
-            return Err(ScanEnd::BadChecksum { frame });
-        }
+        let is_proven = self.is_proven(&header, reader.rest())?;
         let page = PageNumber::new(header.page).ok_or(ScanEnd::BadPage { frame })?;
+        let taken = FrameRef { page, frame };
+        if !is_proven {
+            self.unsummed.push(taken);
+        }
         self.frame = frame;
-        self.checksum = checksum;
-        self.open.push(FrameRef { page, frame });
+        self.checksum = header.checksum;
+        self.open.push(taken);
         Ok((header.commit != 0).then(|| Transaction {
             pages: header.commit,
             images: last_images(std::mem::take(&mut self.open), header.commit),
             frame,
-            checksum,
+            checksum: header.checksum,
         }))
+    }
+
+    /// Whether the next frame continues the chain, or is one that no checksum can prove.
+    fn is_proven(&self, header: &FrameHeader, page: &[u8]) -> Result<bool, ScanEnd> {
+        let frame = self.next_frame();
+        if header.is_unsummed() {
+            return Ok(false);
+        }
+        if header.salts != self.header.salts {
+            return Err(ScanEnd::SaltChanged { frame });
+        }
+        if header.chained(self.header.order, self.checksum, page) == header.checksum {
+            return Ok(true);
+        }
+        if self.is_after_unsummed() && self.open.is_empty() {
+            return Ok(false);
+        }
+        Err(ScanEnd::BadChecksum { frame })
+    }
+
+    fn is_after_unsummed(&self) -> bool {
+        self.frame > 0 && self.checksum == Checksum::NONE
     }
 
     fn end(&self) -> ScanEnd {
@@ -193,7 +238,7 @@ impl Scanner {
             ScanEnd::WentBack { frame, max_frame: self.max_frame }
         } else if !self.open.is_empty() {
             ScanEnd::Uncommitted { frame }
-        } else if frame > 0 && self.checksum != self.target {
+        } else if frame > 0 && self.checksum != self.target && !self.is_after_unsummed() {
             ScanEnd::IndexDisagrees { frame }
         } else {
             ScanEnd::Clean
@@ -213,7 +258,6 @@ fn last_images(mut frames: Vec<FrameRef>, pages: u32) -> Vec<FrameRef> {
 mod tests {
     use super::*;
     use crate::checksum::ByteOrder;
-    use crate::header::Salts;
     use crate::page::PageSize;
 
     struct Wal {
@@ -242,6 +286,23 @@ mod tests {
             self.bytes.extend(image);
             self.frames += 1;
             self
+        }
+
+        /// A frame without salts and checksum.
+        fn unsummed(mut self, page: u32, commit: u32) -> Self {
+            let (salts, checksum) = (Salts([0; 8]), Checksum::NONE);
+            self.bytes.extend(FrameHeader { page, commit, salts, checksum }.encode());
+            self.bytes.extend([u8::try_from(self.frames).unwrap(); 512]);
+            (self.checksum, self.frames) = (checksum, self.frames + 1);
+            self
+        }
+
+        /// The frames that a scan leaves to the wal-index to prove.
+        fn taken_on_trust(&self) -> Vec<u32> {
+            let mut scanner = Scanner::new(self.header, 0, self.header.checksum, &self.index());
+            let mut reader = Reader::new(&self.bytes);
+            while let Step::Commit(_) = scanner.step(&mut reader) {}
+            scanner.unsummed().iter().map(|image| image.frame).collect()
         }
 
         fn index(&self) -> IndexHeader {
@@ -341,6 +402,44 @@ mod tests {
             assert_eq!(commits.len(), cut / 536);
             assert_eq!(end, ScanEnd::Torn { frame: u32::try_from(cut / 536).unwrap() + 1 });
         }
+    }
+
+    /// As SQLite up to 3.49 commits them; see the module's documentation.
+    #[test]
+    fn frames_without_checksums_are_told_apart() {
+        let wal = Wal::new(ByteOrder::Little).frame(1, 2);
+        let within = wal.unsummed(1, 0).unsummed(2, 0).frame(3, 3).frame(1, 3);
+        let (commits, end) = within.scan();
+        assert_eq!((images(&commits[1]), end), (vec![(1, 2), (2, 3), (3, 4)], ScanEnd::Clean));
+        assert_eq!(images(&commits[2]), [(1, 5)]);
+        assert_eq!(within.taken_on_trust(), [2, 3]);
+
+        let last = Wal::new(ByteOrder::Little).frame(1, 0).unsummed(2, 2);
+        let index = IndexHeader { frame_checksum: Checksum(7, 8), ..last.index() };
+        let (commits, end) = scan(last.header, index, &last.bytes);
+        assert_eq!((images(&commits[0]), end), (vec![(1, 1), (2, 2)], ScanEnd::Clean));
+        assert_eq!(commits[0].checksum, Checksum::NONE);
+
+        let after = Wal { checksum: Checksum(7, 8), ..last }.frame(1, 0).frame(2, 2).frame(1, 2);
+        assert_eq!((after.scan().0.len(), after.scan().1), (3, ScanEnd::Clean));
+        assert_eq!(after.taken_on_trust(), [2, 3]);
+        let mut scanner = Scanner::new(after.header, 2, Checksum::NONE, &after.index());
+        let rest = &mut Reader::new(&after.bytes[2 * 536..]);
+        assert!(matches!(scanner.step(rest), Step::Commit(commit) if commit.frame == 4));
+    }
+
+    #[test]
+    fn only_a_commit_without_a_checksum_can_be_followed_by_any() {
+        let wal = Wal::new(ByteOrder::Little).frame(1, 2).unsummed(1, 0);
+        let broken = Wal { checksum: Checksum(7, 8), ..wal }.frame(2, 2);
+        assert_eq!(broken.scan().1, ScanEnd::BadChecksum { frame: 3 });
+        let wal = Wal::new(ByteOrder::Little).unsummed(1, 2);
+        let salted =
+            FrameHeader { page: 1, commit: 2, salts: Salts([4; 8]), checksum: wal.checksum };
+        let mut bytes = wal.bytes.clone();
+        bytes.extend(salted.encode().into_iter().chain([0; 512]));
+        let index = IndexHeader { max_frame: 2, ..wal.index() };
+        assert_eq!(scan(wal.header, index, &bytes).1, ScanEnd::SaltChanged { frame: 2 });
     }
 
     #[test]
