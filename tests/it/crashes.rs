@@ -109,7 +109,7 @@ impl Scene {
         }
         let ended = replicator.wait();
         assert!([0, 137].contains(&ended.code), "{call} {number}: {ended:?}");
-        (ended.code == 137).then(|| killed_call(call, &trace))
+        (ended.code == 137).then(|| killed_call(call, replicator.id(), &trace))
     }
 
     /// What is restored is the state after one transaction, and none before `durable`.
@@ -140,9 +140,16 @@ fn is_dead(process: &Process) -> bool {
     stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
 }
 
-/// The call that was about to be made.
-fn killed_call(call: &str, trace: &Path) -> String {
-    let calls = String::from_utf8_lossy(&std::fs::read(trace).unwrap()).into_owned();
+/// The call that was about to be made. The tracer may write it down later than the process ends.
+fn killed_call(call: &str, pid: u32, trace: &Path) -> String {
+    let pid = pid.to_string();
+    let is_end = |line: &str| {
+        line.split_whitespace().next() == Some(&pid) && line.ends_with("+++ killed by SIGKILL +++")
+    };
+    let calls = wait_until("the end of the trace", || {
+        let calls = String::from_utf8_lossy(&std::fs::read(trace).unwrap()).into_owned();
+        calls.lines().any(is_end).then_some(calls)
+    });
     let is_one = |line: &str| call.split(',').any(|call| line.contains(&format!(" {call}(")));
     let unmade =
         |line: &&str| is_one(line) && (line.ends_with("= ?") || line.contains("<unfinished"));

@@ -10,7 +10,7 @@ use crate::support::{Sandbox, Sqlite, can_trace, traced, wait_until};
 /// Everything that a replica could be asked by: calls with a path, and those on what they opened.
 const CALLS: &str = "%file,getdents64,read,pread64,write,pwrite64,fsync,fdatasync,ftruncate,fstat";
 
-/// How long nothing is asked for. The timers of an idle follower are shorter.
+/// How long nothing is asked for at least. The timers of an idle follower are shorter.
 const IDLE: Duration = Duration::from_secs(4);
 
 /// The calls that name something in a folder.
@@ -30,18 +30,21 @@ fn a_database_without_commits_makes_no_requests() {
     let command = sandbox.replicate_command(&["--log-level", "debug", "--audit-interval", "1s"]);
     let mut replicator = sandbox.start(&mut traced(&command, CALLS, &trace));
     replicator.wait_until_followed();
+    replicator.wait_for_log("verified: a second look");
+    replicator.wait_for_log("parked=true");
+    let parked = replicator.logged("parked=true");
     let mut application = sandbox.application(Sqlite::Shell);
     application.run("INSERT INTO t VALUES('second');");
-    replicator.wait_for_log("shipped");
-    replicator.wait_for_log("parked=true");
+    replicator.wait_for_log("shipped first=2");
+    replicator.wait_for_another("parked=true", parked);
+    let audited = replicator.logged("every page was read again");
     let before = calls_in(&sandbox.replica, &trace);
     assert!(!before.is_empty(), "nothing was traced");
 
     clock::rest(IDLE);
+    replicator.wait_for_another("every page was read again", audited);
     let asked = calls_in(&sandbox.replica, &trace).split_off(before.len());
     assert!(asked.is_empty(), "{asked:#?}");
-    let said = replicator.log();
-    assert!(said.contains("every page was read again"), "{said}");
 
     // It was not asleep.
     application.run("INSERT INTO t VALUES('third');");

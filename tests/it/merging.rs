@@ -37,6 +37,13 @@ fn planned(sandbox: &Sandbox, txid: u64) -> usize {
     plan["segments"].as_array().unwrap().len()
 }
 
+/// Waits for a merged segment. The end waits for no merging that takes long.
+fn wait_for_merged(sandbox: &Sandbox, level: u8) {
+    wait_until(&format!("a segment of level {level}"), || {
+        (!segments(sandbox, level).is_empty()).then_some(())
+    });
+}
+
 /// The rows of a database that gets one with each transaction.
 fn rows(path: &Path) -> u64 {
     let connection = Connection::open(path).unwrap();
@@ -66,9 +73,11 @@ fn thousands_of_transactions_are_restored_from_few_objects() {
         }
         (segments(&sandbox, 0).len() > 1100).then_some(())
     });
+    wait_for_merged(&sandbox, 2);
+    sandbox.wait_for_txid(commits);
+    wait_until("all to be merged", || (planned(&sandbox, commits) <= 100).then_some(()));
     replicator.stop();
     assert_eq!(sandbox.last_txid(), Some(commits));
-    assert!(!segments(&sandbox, 2).is_empty(), "{:?}", segments(&sandbox, 1));
     let all = segments(&sandbox, 0).len();
     for txid in (1..=commits).step_by(401).chain([commits]) {
         let count = planned(&sandbox, txid);
@@ -86,17 +95,22 @@ fn restarts_do_not_keep_segments_from_being_merged() {
         let sandbox = Sandbox::with_database();
         let mut application = sandbox.application(Sqlite::Shell);
         let more = [&EAGER[..], &["--spool-keep", keep]].concat();
-        for _ in 0..4 {
+        // What the merged one was made of is kept no longer.
+        let left = if keep == "0" { 0 } else { 5 };
+        let kept = || files_below(&sandbox.state().join("spool"));
+        for n in 1..=4 {
             let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
             replicator.wait_until_followed();
             commit_one_by_one(&sandbox, &mut application, 9);
+            if n == 4 {
+                wait_for_merged(&sandbox, 1);
+                wait_until("a tidy spool", || (kept().len() == left).then_some(()));
+            }
             replicator.stop();
         }
         assert_eq!((segments(&sandbox, 0).len(), segments(&sandbox, 1).len()), (36, 1), "{keep}");
         assert_eq!((planned(&sandbox, 20), planned(&sandbox, 37)), (1, 5));
-        let kept = files_below(&sandbox.state().join("spool"));
-        // What the merged one was made of is kept no longer.
-        assert_eq!(kept.len(), if keep == "0" { 0 } else { 5 }, "{kept:?}");
+        assert_eq!(kept().len(), left, "{:?}", kept());
         let (restored, _) = sandbox.restore(&["--txid", "20"]);
         assert_eq!(rows(&restored), 20);
         assert_complete(&sandbox, application);
@@ -120,13 +134,15 @@ fn damage_is_never_merged_and_a_damaged_merged_segment_is_not_needed() {
         let mut replicator = sandbox.start(&mut sandbox.replicate_command(&EAGER));
         replicator.wait_until_followed();
         commit_one_by_one(&sandbox, application, count);
-        replicator.stop();
+        replicator
     };
-    run(&mut application, 20);
+    run(&mut application, 20).stop();
     for kept in files_below(&sandbox.state().join("spool")) {
         damage(&sandbox.state().join("spool").join(kept));
     }
-    run(&mut application, 12);
+    let replicator = run(&mut application, 12);
+    wait_for_merged(&sandbox, 1);
+    replicator.stop();
     let merged = segments(&sandbox, 1);
     assert_eq!(merged.len(), 1);
     let whole: u64 = segments(&sandbox, 0).iter().map(|path| path.metadata().unwrap().len()).sum();
@@ -156,6 +172,7 @@ fn a_start_does_not_need_a_damaged_merged_segment() {
     let mut replicator = sandbox.start(&mut sandbox.replicate_command(&EAGER));
     replicator.wait_until_followed();
     commit_one_by_one(&sandbox, &mut application, 32);
+    wait_for_merged(&sandbox, 1);
     replicator.stop();
     damage(&segments(&sandbox, 1)[0]);
     std::fs::remove_file(sandbox.state().join("table")).unwrap();

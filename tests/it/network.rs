@@ -4,6 +4,7 @@
 //!
 //! `GENESIS_TROUBLES` sets how many there are, `GENESIS_SEED` repeats a run's choices.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use genesis_replicate::clock;
@@ -21,7 +22,7 @@ const TROUBLES: u64 = 100;
 const AT_ONCE: u64 = 20;
 
 /// No commit takes this long, whatever the network does. A request that is not answered takes longer.
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(14);
 
 /// A place whose replica is behind a proxy.
 struct Scene<'a> {
@@ -46,7 +47,8 @@ impl Scene<'_> {
         let mut command = Process::command(["exec", "--sync-interval", "250ms"]);
         command.args(["--snapshot-interval", "5s", "--db"]);
         command.arg(&self.sandbox.db).arg("--replica").arg(self.through_the_proxy());
-        command.args(["--", "sleep", "1000"]);
+        // An application that ends with its input, which ends with whoever holds the other side.
+        command.args(["--", "cat"]).stdin(Stdio::piped());
         let mut replicator = self.sandbox.start(&mut command);
         replicator.wait_until_followed();
         self.replicator = Some(replicator);

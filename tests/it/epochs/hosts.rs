@@ -85,10 +85,12 @@ fn of_two_that_race_for_a_replica_one_gets_it() {
 #[test]
 fn a_writer_that_was_stopped_and_goes_on_leaves_orphans_only() {
     let stale = Sandbox::with_database();
-    let mut replicator = stale.replicate();
+    let mut replicator = stale.start(&mut stale.replicate_command(&["--log-level", "debug"]));
+    replicator.wait_until_followed();
     stale.wait_for_txid(1);
     insert(&stale, "both");
-    stale.wait_for_txid(2);
+    // Its look for other writers is over, too.
+    replicator.wait_for_log("shipped first=2 last=2");
     replicator.signal(Signal::STOP);
 
     let successor = other_host(&stale);

@@ -18,7 +18,7 @@ const SIGNALS: [Signal; 7] = [
     Signal::WINCH,
 ];
 
-/// Writes down every signal, and commits it. It ends with the first one after `end` is written into
+/// Commits every signal, and then writes it down. It ends with the first one after `end` is written into
 /// its place, with 128 + n.
 const APPLICATION: &str = "
 import os, signal, sqlite3, time
@@ -26,16 +26,17 @@ connection = sqlite3.connect(os.environ['DB'], isolation_level=None, timeout=20)
 def note(number, frame):
     # What the test writes once it has seen this note is for the next signal.
     is_last = os.path.exists(os.environ['NOTES'] + '.end')
+    connection.execute('INSERT INTO t VALUES(?)', (f'signal {number}',))
     with open(os.environ['NOTES'], 'a') as notes:
         notes.write(f'{number}\\n')
-    connection.execute('INSERT INTO t VALUES(?)', (f'signal {number}',))
     if is_last:
         os._exit(128 + number)
 for number in (15, 2, 1, 3, 10, 12, 28):
     signal.signal(number, note)
+parent = os.getppid()
 with open(os.environ['NOTES'], 'w') as notes:
-    notes.write(f'{os.getppid()}\\n')
-while True:
+    notes.write(f'{parent}\\n')
+while os.getppid() == parent:
     time.sleep(0.01)
 ";
 

@@ -114,7 +114,7 @@ impl Scene<'_> {
 
     /// Lets some time pass that is no multiple of anything.
     fn pass_time(&mut self) {
-        let more = self.random.next(150);
+        let more = 1 + self.random.next(150);
         self.writer.wait_for(self.writer.acknowledged() + more);
         clock::rest(Duration::from_micros(self.random.next(4000)));
     }

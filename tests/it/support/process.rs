@@ -67,8 +67,18 @@ impl Process {
 
     /// Waits until it has logged `text`.
     pub fn wait_for_log(&mut self, text: &str) {
-        wait_until(&format!("{text:?} in the log"), || {
-            let logged = self.log().contains(text);
+        self.wait_for_another(text, 0);
+    }
+
+    /// How often it has logged `text` so far.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().matches(text).count()
+    }
+
+    /// Waits until it has logged `text` more often than `before`.
+    pub fn wait_for_another(&mut self, text: &str, before: usize) {
+        wait_until(&format!("{text:?} in the log, {before} times and once more"), || {
+            let logged = self.logged(text) > before;
             let ended = self.child.try_wait().unwrap();
             assert!(
                 logged || ended.is_none(),
