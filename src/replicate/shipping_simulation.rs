@@ -25,7 +25,10 @@ mod notary;
 mod tally;
 mod world;
 
+use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use genesis_restore::target::Target;
@@ -43,60 +46,98 @@ const ACTS: u64 = 80;
 fn act(world: &mut World) {
     let host = world.random.index(world.hosts.len());
     match world.random.below(100) {
-        0..40 => {
-            for _ in 0..=world.random.below(3) {
-                world.commit(host);
+        0..38 => commit(world, host),
+        38..72 => disturb(world, host),
+        72..90 => change(world, host),
+        90..93 => world.check_latest(),
+        93..97 => {
+            let choice = world.random.index(40);
+            world.check_promise(choice);
+        }
+        _ => world.check_any(),
+    }
+}
+
+/// The application does something.
+fn commit(world: &mut World, host: usize) {
+    if world.random.once_in(19) {
+        // Enough to be merged.
+        let alive = world.hosts.iter().position(|host| host.life.is_some());
+        for _ in 0..60 {
+            world.commit(alive.unwrap_or(host));
+            world.pass(Duration::from_millis(60));
+        }
+    } else {
+        for _ in 0..=world.random.below(3) {
+            world.commit(host);
+        }
+    }
+}
+
+/// A process begins, ends, dies, or is stopped for a while.
+fn disturb(world: &mut World, host: usize) {
+    match world.random.below(34) {
+        // Everybody wants the replica at once.
+        0..2 => {
+            for number in 0..world.hosts.len() {
+                world.hosts[number].allowed.takeover = true;
+                world.start(number, None);
             }
         }
-        40..60 => {
+        2..22 => {
+            if world.hosts[host].database.is_none() {
+                world.restore_host(host, Target::Latest);
+            }
             let doom = world.random.one_of(&[None, Some(12), Some(60)]);
             let doom = doom.map(|most| 1 + world.random.below(most));
             world.start(host, doom);
         }
-        60..64 => world.hosts[host].finish(),
-        64..67 => world.die(host),
-        67..69 => world.lose_power(host),
-        69..72 => {
+        22..26 => world.hosts[host].finish(),
+        26..29 => world.die(host),
+        29..31 => world.lose_power(host),
+        _ => {
             let until = world.now + world.random.time(Duration::from_mins(1));
             if let Some(life) = &mut world.hosts[host].life {
                 life.stopped_until = until;
             }
         }
-        72..77 => {
+    }
+}
+
+/// Something around the processes is another.
+fn change(world: &mut World, host: usize) {
+    match world.random.below(18) {
+        0..5 => {
             if let Some(database) = world.hosts[host].database.clone() {
                 database.lock().unwrap().restart_wal(&mut world.random);
             }
         }
-        77..83 => {
+        5..11 => {
             let calms = [Weather::Calm, Weather::Rough(4), Weather::Rough(15), Weather::Slow];
             let weather = match world.random.below(6) {
                 0 => Weather::Out,
                 _ => world.random.one_of(&calms),
             };
+            let listed = world.random.one_of(&[1, 5, usize::MAX]);
             world.note(|| format!("{weather:?}"));
-            world.sea().weather = weather;
+            let mut sea = world.sea();
+            (sea.weather, sea.listed_at_once) = (weather, listed);
         }
-        83..86 => {
+        11..14 => {
             let most = world.random.one_of(&[1, 100, 1 << 40]);
             world.hosts[host].set_clock(skew(most, &mut world.random));
         }
-        86..88 => {
+        14..16 => {
             let most = world.random.one_of(&[1, 100, 1 << 40]);
             world.sea().date_offset = skew(most, &mut world.random);
         }
-        88..90 => {
+        _ => {
             let target = match world.random.below(3) {
                 0 => Target::Txid(Txid(1 + world.random.below(30))),
                 _ => Target::Latest,
             };
             world.restore_host(host, target);
         }
-        90..93 => world.check_latest(false),
-        93..97 => {
-            let choice = world.random.index(40);
-            world.check_promise(choice);
-        }
-        _ => world.check_any(),
     }
 }
 
@@ -116,14 +157,15 @@ fn play(world: &mut World) {
         world.pass(time);
     }
     world.come_to_rest();
-    world.check_latest(true);
+    world.check_latest();
     for choice in 0..3 {
         world.check_promise(choice);
     }
     let choice = world.random.index(200);
     world.check_promise(choice);
     world.end();
-    world.check_latest(true);
+    world.count();
+    world.check_latest();
 }
 
 /// Runs one seed: what happened, or what went wrong, and all that was noted where that is wanted.
@@ -157,14 +199,37 @@ fn report(seed: u64) -> String {
 fn what_was_durable_comes_back_whatever_fails() {
     let (first, count) = match number("GENESIS_SEED") {
         Some(seed) => (seed, 1),
-        None => (number("GENESIS_FIRST_SEED").unwrap_or(0), number("GENESIS_SEEDS").unwrap_or(60)),
+        None => (number("GENESIS_FIRST_SEED").unwrap_or(0), number("GENESIS_SEEDS").unwrap_or(200)),
     };
+    let next = AtomicU64::new(first);
+    let work = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count {
+                return tally;
+            }
+            let happened = run(seed, false).0.unwrap_or_else(|_reason| {
+                next.store(first + count, Ordering::Relaxed);
+                panic!("{}", report(seed));
+            });
+            tally.add(&happened);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut tally = Tally::default();
-    for seed in first..first + count {
-        let happened = run(seed, false).0;
-        tally.add(&happened.unwrap_or_else(|_reason| panic!("{}", report(seed))));
-    }
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            tally.add(&worker.join().unwrap_or_else(|failed| panic::resume_unwind(failed)));
+        }
+    });
     println!("{count} seeds from {first}: {tally:#?}");
+    if count >= 500 {
+        let Tally { fenced, refused, others, merged, coarse, lines, .. } = tally;
+        assert!([fenced, refused, others].iter().all(|times| *times > count / 10), "too quiet");
+        assert!(merged > count / 50 && coarse > count / 10 && lines > count * 2, "too calm");
+    }
 }
 
 #[test]

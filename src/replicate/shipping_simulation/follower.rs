@@ -3,6 +3,7 @@
 
 mod snapshot;
 
+use std::cell::Cell;
 use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use genesis_snapshot::block::hash_block;
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageHash, PageNumber};
 use genesis_wal::part::Stamp;
+use genesis_wal::segment::TransactionKind;
 use genesis_wal::time::Micros;
 use tokio::time::sleep;
 
@@ -23,7 +25,7 @@ use crate::replicate::establish::{EstablishError, Origin};
 use crate::replicate::follow::{FollowError, Follower, Stage, Word};
 use crate::replicate::followed;
 use crate::replicate::likeness::Likeness;
-use crate::replicate::record::{self, GapEnd, RecordError, Recorder, State};
+use crate::replicate::record::{self, Closed, GapEnd, RecordError, Recorder, State};
 use crate::replicate::segments::Segments;
 use crate::replicate::ship::ShippingEnded;
 use crate::replicate::table::{Keeper, PageTable};
@@ -31,7 +33,13 @@ use crate::replicate::times::Times;
 use crate::{clock, durable};
 
 /// How often it is looked for a word.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The shortest pause of a runtime's clock.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Silence after which nothing is under way.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Who follows.
 pub struct Hand {
@@ -59,8 +67,10 @@ impl Hand {
             match tail.engine.next(&seen) {
                 Action::Read => tail.read()?,
                 Action::Seal => tail.seal_or_keep().await?,
+                // Where nothing is under way, a commit is found later than it could be.
+                Action::Wait(time) if tail.is_idle() => sleep(time * 10).await,
                 Action::Wait(time) | Action::Sleep(time) | Action::Tick(time) => {
-                    sleep(time.max(Duration::from_millis(1))).await;
+                    sleep(time.max(SHORTEST)).await;
                 }
                 Action::Finish => return Ok(tail.finish()),
                 other => panic!("{other:?}"),
@@ -124,7 +134,9 @@ impl Hand {
             at,
             absent_since,
             settles: 1,
+            last_read: clock::monotonic(),
             next_close: Duration::ZERO,
+            told: Cell::new(Micros(0)),
             hand: self,
         })
     }
@@ -178,12 +190,20 @@ struct Tail {
     at: usize,
     absent_since: Option<Micros>,
     settles: u64,
+    last_read: Duration,
     next_close: Duration,
+    /// The time of the last record.
+    told: Cell<Micros>,
 }
 
 impl Tail {
     fn is_unfinished(&self) -> bool {
         self.recorder.is_behind() || self.snapshots.awaited.is_some()
+    }
+
+    fn is_idle(&self) -> bool {
+        let is_idle = !self.is_unfinished() && self.snapshots.taking.is_none();
+        is_idle && self.recorder.waiting() == 0 && clock::monotonic() > self.last_read + QUIET
     }
 
     fn look(&mut self, stopping: bool) -> Seen {
@@ -214,6 +234,7 @@ impl Tail {
         }
         database.held = Some(self.at);
         (self.absent_since, self.settles) = (None, self.settles + 1);
+        self.last_read = clock::monotonic();
         Ok(())
     }
 
@@ -222,6 +243,8 @@ impl Tail {
         if let Some(line) = self.recorder.line().filter(|_| !self.recorder.is_behind()) {
             let (stamp, state) = (line.stamp(), database.state(self.at));
             let recorded = (line.last(), line.last_time());
+            assert!(recorded.1 >= self.told.get(), "{recorded:?} is before {:?}", self.told);
+            self.told.set(recorded.1);
             self.hand.notary().recorded(self.hand.process, stamp, recorded, line.state(), state);
         }
     }
@@ -268,7 +291,8 @@ impl Tail {
         match self.recorder.close_gap(&mut still, position, time) {
             Err(RecordError::Local(_)) => self.next_close = clock::monotonic() + GAP_PAUSE,
             other => {
-                other?;
+                let is_coarse = |closed: Closed| closed.kind == TransactionKind::Coarse;
+                self.hand.notary().coarse += u64::from(other?.is_some_and(is_coarse));
                 self.tell(&database);
             }
         }

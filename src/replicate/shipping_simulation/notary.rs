@@ -31,6 +31,8 @@ pub struct Notary {
     promised: BTreeMap<Place, (StateHash, Pages)>,
     /// How far the reports of each process went.
     reported: BTreeMap<usize, Txid>,
+    /// Records of several commits in one.
+    pub coarse: u64,
 }
 
 impl Notary {

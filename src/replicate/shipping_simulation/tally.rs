@@ -38,8 +38,12 @@ tally! {
     others,
     /// Restores.
     restores,
-    /// Restores that found a gap at the end.
-    gaps,
     /// Hosts that were restored.
     restored_hosts,
+    /// Merged segments.
+    merged,
+    /// Lines of history.
+    lines,
+    /// Records of several commits in one.
+    coarse,
 }
