@@ -56,6 +56,10 @@ const READ_BACK_EVERY: Duration = Duration::from_millis(4);
 /// The poll while a checkpointer might come to wait for us.
 const UNPARKED_POLL: Duration = Duration::from_millis(10);
 
+/// A WAL of so many bytes is too large to be kept for what may be recorded later, where there is no
+/// limit to it.
+const UNRECORDED_LIMIT: u64 = 16 << 20;
+
 /// What the driver sees at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one independent observation")]
@@ -180,13 +184,8 @@ impl Engine {
 
     /// Decides what is next.
     pub fn next(&mut self, seen: &Seen) -> Action {
-        if seen.max_frame < self.last_max_frame {
-            self.drain_at = 0;
-        }
-        self.last_max_frame = seen.max_frame;
-        if let Some(since) = self.checkpointer_waits(seen) {
-            self.last_response = Some(seen.now);
-            return Action::Move(Procedure::Respond { since });
+        if let Some(response) = self.response(seen) {
+            return Action::Move(response);
         }
         let due = self.seal_due(seen);
         if due == Some(Duration::ZERO) {
@@ -220,6 +219,33 @@ impl Engine {
             due = due.min(left);
         }
         self.pause(seen, due)
+    }
+
+    /// Decides which way the lock is to be moved while nothing can be recorded yet. What is passed over
+    /// then is not recorded commit by commit: so only where somebody waits, or the WAL is too large.
+    pub fn next_unrecorded(&mut self, seen: &Seen) -> Option<Procedure> {
+        if let Some(response) = self.response(seen) {
+            return Some(response);
+        }
+        if seen.unread {
+            (self.last_read, self.move_pause) = (seen.now, FIRST_MOVE_PAUSE);
+        }
+        if seen.wal_bytes < self.wal_limit.unwrap_or(UNRECORDED_LIMIT) {
+            return None;
+        }
+        let silent = !seen.parked && self.silent_move_due(seen) == Duration::ZERO;
+        self.move_for_size(seen).or_else(|| silent.then_some(Procedure::Drain))
+    }
+
+    /// Takes what is seen of the WAL and of who waits for it; how to let those through.
+    fn response(&mut self, seen: &Seen) -> Option<Procedure> {
+        if seen.max_frame < self.last_max_frame {
+            self.drain_at = 0;
+        }
+        self.last_max_frame = seen.max_frame;
+        let since = self.checkpointer_waits(seen)?;
+        self.last_response = Some(seen.now);
+        Some(Procedure::Respond { since })
     }
 
     /// Reads what was committed before the question, however much is committed since, seals and ends.

@@ -1,6 +1,8 @@
 //! The driver of one database: a thread that reads the source as the engine decides, records what was
 //! committed, and hands sealed segments to the shipper. What is to be done when is the engine's to say.
 
+mod unanswered;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -19,7 +21,7 @@ use super::establish::{EstablishError, Established, Grounds, Origin};
 use super::followed;
 use super::holds::HoldBook;
 use super::kept::KeptPacks;
-use super::likeness::{Likeness, Thoroughness, compare};
+use super::likeness::{Likeness, Thoroughness};
 use super::record::{RecordError, Recorder};
 use super::scan::Overlay;
 use super::ship::{Outbox, ShippingEnded};
@@ -153,11 +155,11 @@ impl Follower {
         };
         self.stage.send_replace(Stage::Followed);
         tracing::info!(database = %self.path.display(), "followed: what is committed now is kept");
-        let origin = self.await_origin(&source, &held)?;
+        let mut holds = HoldBook::new(clock::monotonic());
+        let origin = self.await_origin(&mut source, &mut held, &mut holds)?;
         let (mut beginning, mut tools) = self.unpack(origin)?;
         let mut watch = Watch::new(&self.alarm, &source.wal_path());
         loop {
-            let mut holds = HoldBook::new(clock::monotonic());
             let established = self.establish(&mut source, &mut held, &mut beginning, &mut holds)?;
             let is_unheld = established.is_unheld;
             if let Err(error) = followed::remember(&self.folder, &self.path) {
@@ -185,25 +187,7 @@ impl Follower {
             let (recorder, spare) = tail.dismantle();
             (beginning, tools) = (Beginning::Doubt(Some(Box::new(recorder))), spare);
             held = self.hold_again(&mut source)?;
-        }
-    }
-
-    /// Waits until it is known where recording begins. Until then nothing can change what is held.
-    fn await_origin(&self, source: &Source, held: &Held) -> Result<Origin, ShippingEnded> {
-        loop {
-            match self.words.recv().map_err(|_ended| ShippingEnded)? {
-                Word::Begin(origin) => return Ok(*origin),
-                Word::Compare(recorded, thoroughness, reply) => {
-                    let compared = compare(source, held, &recorded, thoroughness);
-                    let likeness = compared.unwrap_or_else(|error| {
-                        let error = telemetry::chain(&error);
-                        tracing::error!(%error, "cannot compare the database with the replica");
-                        None
-                    });
-                    // Who asked may have given up.
-                    reply.send(likeness).ok();
-                }
-            }
+            holds = HoldBook::new(clock::monotonic());
         }
     }
 

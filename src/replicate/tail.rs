@@ -12,6 +12,7 @@ use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
+pub(super) use self::moves::take;
 use super::attend::GAP_PAUSE;
 use super::audit::Audit;
 use super::cursor::{Continued, Cursor, Doubt, Next};

@@ -51,6 +51,7 @@ mod spool;
 mod stores;
 mod storm;
 mod sweep;
+mod unanswered;
 mod underfoot;
 mod vanished;
 mod versions;

@@ -169,3 +169,26 @@ fn steady_commits_do_not_keep_a_large_wal_from_being_emptied() {
     let restarted = Seen { max_frame: 1500, ..steady };
     assert_eq!(engine.next(&restarted), Action::Move(Procedure::Force));
 }
+
+#[test]
+fn what_cannot_be_recorded_yet_is_passed_over_only_where_it_must_be() {
+    let mut engine = Engine::new(INTERVAL, None);
+    let kept = Seen { max_frame: 3000, wal_bytes: 12 << 20, ..LOADED };
+    let at = |millis, seen| Seen { now: LOADED.now + Duration::from_millis(millis), ..seen };
+    assert_eq!(engine.next_unrecorded(&Seen { unread: true, ..kept }), None);
+    assert_eq!(engine.next_unrecorded(&at(60_000, kept)), None);
+    let waited_for = Seen { waited_for: true, ..kept };
+    assert_eq!(engine.next_unrecorded(&at(60_001, waited_for)), None);
+    let since = at(60_001, kept).now;
+    let response = Some(Procedure::Respond { since });
+    assert_eq!(engine.next_unrecorded(&at(60_002, waited_for)), response);
+    let large = Seen { unread: true, max_frame: 6000, wal_bytes: 24 << 20, ..kept };
+    assert_eq!(engine.next_unrecorded(&at(61_000, large)), Some(Procedure::Drain));
+    // What came in meanwhile is left for the silence.
+    engine.moved(at(61_000, large).now, false, 6500);
+    let left = Seen { max_frame: 6500, backfilled: 6000, wal_bytes: 26 << 20, ..kept };
+    assert_eq!(engine.next_unrecorded(&at(61_001, Seen { unread: true, ..left })), None);
+    assert_eq!(engine.next_unrecorded(&at(61_202, left)), Some(Procedure::Drain));
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    assert_eq!(engine.next_unrecorded(&large), Some(Procedure::Force));
+}

@@ -117,35 +117,42 @@ impl Tail {
         step: Step,
         source: &mut Source,
     ) -> Result<(bool, Option<WalIndex>), RecordError> {
-        let done = match step {
-            Step::Copy => return Ok((true, Some(self.catch_up(source)?))),
-            Step::Begin => source.begin()?,
-            Step::End => source.end_older().map(|()| true)?,
-            Step::Reserve(pause) => {
-                clock::rest(pause);
-                source.reserve_checkpoint()?
-            }
-            Step::Release => source.end_reservation().map(|()| true)?,
-            Step::Checkpoint(pause) => {
-                clock::rest(pause);
-                source.checkpoint()?
-            }
-            Step::Sync => source.sync().map(|()| true)?,
-            Step::Write(pause) => {
-                clock::rest(pause);
-                source.lock_writes()?
-            }
-            Step::Rollback => source.unlock_writes().map(|()| true)?,
-            Step::Pin => source.pin()?,
-            Step::Unpin => source.unpin().map(|()| true)?,
-            Step::Look(pause) => {
-                clock::rest(pause);
-                true
-            }
-            Step::Finished => true,
-        };
-        Ok((done, None))
+        match step {
+            Step::Copy => Ok((true, Some(self.catch_up(source)?))),
+            other => Ok((take(other, source)?, None)),
+        }
     }
+}
+
+/// Takes one step, whether it was done. To copy is up to the caller.
+///
+/// # Errors
+/// When SQLite or the system fails.
+pub(in crate::replicate) fn take(step: Step, source: &mut Source) -> Result<bool, SourceError> {
+    match step {
+        Step::Begin => return source.begin(),
+        Step::End => source.end_older()?,
+        Step::Reserve(pause) => {
+            clock::rest(pause);
+            return source.reserve_checkpoint();
+        }
+        Step::Release => source.end_reservation()?,
+        Step::Checkpoint(pause) => {
+            clock::rest(pause);
+            return source.checkpoint();
+        }
+        Step::Sync => source.sync()?,
+        Step::Write(pause) => {
+            clock::rest(pause);
+            return source.lock_writes();
+        }
+        Step::Rollback => source.unlock_writes()?,
+        Step::Pin => return source.pin(),
+        Step::Unpin => source.unpin()?,
+        Step::Look(pause) => clock::rest(pause),
+        Step::Copy | Step::Finished => {}
+    }
+    Ok(true)
 }
 
 /// Whether the ratchet's books are right. The write lock may be gone sooner: it is given back for a

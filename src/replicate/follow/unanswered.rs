@@ -1,0 +1,153 @@
+//! What is done for the application while the replica has not told where recording begins.
+//!
+//! The WAL is held still then, so that what is committed meanwhile can be recorded commit by commit.
+//! Where somebody waits for that hold, or the WAL grows too large, it is given up for one that begins
+//! later: nothing was copied yet, so that any is as good. What is passed over is recorded in one, by a
+//! comparison of the pages.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use genesis_wal::frame::frame_offset;
+use genesis_wal::index::IndexHeader;
+
+use super::{FollowError, Follower, Origin, PLACE_POLL, Trouble, Word, let_others_go_on};
+use crate::replicate::engine::{Engine, Seen};
+use crate::replicate::holds::HoldBook;
+use crate::replicate::likeness::compare;
+use crate::replicate::ratchet::{Outcome, Procedure, Ratchet, Step};
+use crate::replicate::ship::ShippingEnded;
+use crate::replicate::tail::{published, take};
+use crate::sqlite::{Held, Source, SourceError};
+use crate::{clock, telemetry};
+
+/// How often it is looked who waits and how large the WAL is, until the replica answers.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Follower {
+    /// Waits until it is known where recording begins. However long that takes, it is in nobody's way.
+    ///
+    /// # Errors
+    /// When the replica cannot be used, or the database is gone or fails.
+    pub(super) fn await_origin(
+        &self,
+        source: &mut Source,
+        held: &mut Held,
+        holds: &mut HoldBook,
+    ) -> Result<Origin, FollowError> {
+        let engine = Engine::new(self.sync_interval, self.wal_limit);
+        let mut wait = Wait {
+            engine,
+            holds,
+            next_place_check: Duration::ZERO,
+            last: held.index.header,
+            was_moved: false,
+        };
+        let mut trouble = Trouble::default();
+        loop {
+            match self.words.recv_timeout(LOOK) {
+                Ok(Word::Begin(origin)) => return Ok(*origin),
+                Ok(Word::Compare(recorded, thoroughness, reply)) => {
+                    let compared = compare(source, held, &recorded, thoroughness);
+                    let likeness = compared.unwrap_or_else(|error| {
+                        let error = telemetry::chain(&error);
+                        tracing::error!(%error, "cannot compare the database with the replica");
+                        None
+                    });
+                    // Who asked may have given up.
+                    reply.send(likeness).ok();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(ShippingEnded.into()),
+            }
+            let moved = wait.look(source, held).and_then(|moved| {
+                if moved {
+                    *held = self.hold_again(source)?;
+                }
+                Ok(())
+            });
+            match moved {
+                Ok(()) => trouble.is_over(),
+                Err(error) if error.may_pass() => trouble.is_seen(&error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The wait for the replica's answer.
+struct Wait<'a> {
+    engine: Engine,
+    holds: &'a mut HoldBook,
+    next_place_check: Duration,
+    /// The wal-index at the last look.
+    last: IndexHeader,
+    was_moved: bool,
+}
+
+impl Wait<'_> {
+    /// Looks whether the hold on the WAL is in anybody's way, and moves it if so; whether it was. Then
+    /// the WAL is to be held anew.
+    fn look(&mut self, source: &mut Source, held: &Held) -> Result<bool, SourceError> {
+        if clock::monotonic() >= self.next_place_check {
+            self.next_place_check = clock::monotonic() + PLACE_POLL;
+            source.check_in_place()?;
+        }
+        let index = published(source)?;
+        let header = index.header;
+        let seen = Seen {
+            now: clock::monotonic(),
+            unread: std::mem::replace(&mut self.last, header) != header,
+            max_frame: header.max_frame,
+            backfilled: index.backfilled,
+            wal_bytes: frame_offset(source.page_size(), header.max_frame),
+            parked: !held.overlay && header == held.index.header,
+            waited_for: source.is_waited_for()?,
+            ..Seen::default()
+        };
+        let Some(procedure) = self.engine.next_unrecorded(&seen) else {
+            return Ok(false);
+        };
+        if !std::mem::replace(&mut self.was_moved, true) {
+            tracing::warn!(
+                ?procedure,
+                "the replica has not answered yet, and the WAL is to be emptied: what is committed \
+                 until it does will not be recorded commit by commit"
+            );
+        }
+        let parked = move_lock(source, procedure, self.holds).unwrap_or_else(|error| {
+            let error = telemetry::chain(&error);
+            tracing::error!(%error, "cannot checkpoint: the WAL grows until that passes");
+            let_others_go_on(source);
+            self.holds.end(clock::monotonic());
+            false
+        });
+        let max_frame = published(source)?.header.max_frame;
+        self.engine.moved(clock::monotonic(), parked, max_frame);
+        Ok(true)
+    }
+}
+
+/// Takes the steps of a procedure that moves the lock, without copying anything; whether it is parked.
+/// The lock may stand on any of its guards after an error.
+fn move_lock(
+    source: &mut Source,
+    procedure: Procedure,
+    holds: &mut HoldBook,
+) -> Result<bool, SourceError> {
+    let mut ratchet = Ratchet::new();
+    let mut step = ratchet.start(procedure, clock::monotonic());
+    while step != Step::Finished {
+        let before = published(source)?;
+        let done = take(step, source)?;
+        match step {
+            Step::Write(_) if done => holds.begin(clock::monotonic()),
+            Step::Rollback => holds.end(clock::monotonic()),
+            _ => {}
+        }
+        let index = if step == Step::Begin { before } else { published(source)? };
+        let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
+        step = ratchet.next(&Outcome { now, done, index, waited_for });
+    }
+    Ok(ratchet.is_parked())
+}
