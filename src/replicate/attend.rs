@@ -1,5 +1,6 @@
 //! What goes on beside the tail: comparing pages, closing gaps, making snapshots.
 
+use std::fmt;
 use std::time::Duration;
 
 use genesis_snapshot::block::hash_block;
@@ -129,6 +130,7 @@ impl Tail {
             return Ok(());
         }
         if self.tools.spool.is_full() {
+            self.tell_of_gap(&"the spool is at its limit");
             self.next_close = clock::monotonic() + GAP_PAUSE;
             return Ok(());
         }
@@ -136,14 +138,14 @@ impl Tail {
         let (position, time) = (self.position(), self.tools.times.now());
         let closed = match self.recorder.close_gap(&mut state, position, time) {
             Err(RecordError::Local(error)) => {
-                tracing::debug!(%error, "the spool cannot be written yet");
+                self.tell_of_gap(&error);
                 self.next_close = clock::monotonic() + self.close_pause;
                 self.close_pause = LONGEST_GAP_PAUSE.min(self.close_pause * 2);
                 return Ok(());
             }
             other => other?,
         };
-        self.close_pause = GAP_PAUSE;
+        (self.close_pause, self.is_gap_told) = (GAP_PAUSE, false);
         if self
             .tools
             .snapshots
@@ -161,6 +163,17 @@ impl Tail {
             tracing::warn!(pages, ?kind, "recorded in one what was not seen commit by commit");
         }
         Ok(())
+    }
+
+    /// Says, once of a gap, that it has to wait for room.
+    fn tell_of_gap(&mut self, reason: &dyn fmt::Display) {
+        if !std::mem::replace(&mut self.is_gap_told, true) {
+            tracing::error!(
+                %reason,
+                "NOT PROTECTED: what was not seen commit by commit cannot be recorded before there is \
+                 room for it in the spool"
+            );
+        }
     }
 
     /// Drives the snapshot that is running, or begins one that is due.

@@ -297,19 +297,21 @@ impl Parts {
     /// Waits for the follower and for what it handed over to be shipped. Of several failures the cause
     /// is reported, not its consequence.
     async fn end(mut self) -> Result<Report, SessionError> {
-        let mut shipped = false;
+        let mut shipped = None;
         let followed = tokio::select! {
-            biased;
             followed = &mut self.following => followed,
             // Beside a follower shipping ends only by failing; but it may end a moment before the
-            // follower's last word arrives.
+            // follower's last word arrives. It is awaited in any case: it has the local state.
             done = &mut self.shipping => {
+                shipped = Some(done);
                 self.waker.stop();
-                done.map_err(|_died| SessionError::Died)??;
-                shipped = true;
                 (&mut self.following).await
             }
         };
+        let is_shipped = shipped.is_some();
+        if let Some(done) = shipped {
+            done.map_err(|_died| SessionError::Died)??;
+        }
         let followed = followed.map_err(|_died| SessionError::Died)?;
         let on_the_replicas_side = match &followed {
             Ok(_) => true,
@@ -320,9 +322,9 @@ impl Parts {
         } else {
             self.asking.abort();
         }
-        if on_the_replicas_side && !shipped {
+        if on_the_replicas_side && !is_shipped {
             self.shipping.await.map_err(|_died| SessionError::Died)??;
-        } else if !shipped {
+        } else if !is_shipped {
             // What was handed over until then; a replica that does not take it in time leaves it in
             // the spool.
             tokio::time::timeout(LAST_SHIPMENTS, self.shipping).await.ok();
@@ -373,4 +375,36 @@ pub fn canonical(path: &Path) -> Result<PathBuf, SessionError> {
         }
     }
     Err(failed(io::ErrorKind::InvalidInput.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use genesis_wal::id::Epoch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn shipping_that_fails_is_told_when_the_follower_has_ended() {
+        let (waker, alarm) = alarm().unwrap();
+        let (sender, following) = oneshot::channel();
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&has_ended);
+        std::thread::spawn(move || {
+            while !alarm.stopping() {
+                alarm.wait(Duration::from_secs(1));
+            }
+            // As long as a look takes.
+            alarm.wait(Duration::from_millis(50));
+            ended.store(true, Ordering::Release);
+            sender.send(Ok(None)).ok();
+        });
+        let shipping = tokio::spawn(async { Err(ShipError::Fenced(Epoch(1))) });
+        let asking = tokio::spawn(async { Ok(()) });
+        let parts = Parts { following, asking, shipping, held: Arc::default(), waker };
+        let end = parts.end().await;
+        assert!(matches!(end, Err(SessionError::Ship(ShipError::Fenced(Epoch(1))))), "{end:?}");
+        assert!(has_ended.load(Ordering::Acquire), "it follows on without its local state");
+    }
 }

@@ -79,6 +79,12 @@ impl Outbox {
         (Self { queue, objects }, Shipments { queue: shipments, objects: received })
     }
 
+    /// Whether shipping has ended: nothing more is stored.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Queues a sealed segment.
     ///
     /// # Errors

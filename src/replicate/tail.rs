@@ -65,6 +65,8 @@ pub struct Tail {
     pub(super) next_close: Duration,
     /// How long it rests after the next failure.
     pub(super) close_pause: Duration,
+    /// It was told that the open gap waits for room.
+    pub(super) is_gap_told: bool,
     /// Before that, nothing is done beside reading.
     pub(super) next_attention: Duration,
     cursor: Cursor,
@@ -125,6 +127,7 @@ impl Tail {
             tools,
             next_close: Duration::ZERO,
             close_pause: GAP_PAUSE,
+            is_gap_told: false,
             next_attention: Duration::ZERO,
             cursor,
             ratchet: Ratchet::new(),
@@ -148,11 +151,12 @@ impl Tail {
         (self.recorder, self.tools)
     }
 
-    /// Whether something must be finished before the end: a gap is open, or a line waits for its first
-    /// snapshot.
+    /// Whether something must be finished before the end, and can be: a gap is open, or a line waits for
+    /// its first snapshot.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        self.recorder.is_behind() || self.tools.snapshots.is_awaited()
+        let is_left = self.recorder.is_behind() || self.tools.snapshots.is_awaited();
+        is_left && !self.tools.outbox.is_closed()
     }
 
     /// The place up to which everything was read.

@@ -30,7 +30,7 @@ pub struct Alarm(Arc<Bell>);
 #[derive(Debug)]
 struct Bell {
     stop: AtomicBool,
-    /// Readable when it was told to look, and for good once it was told to stop.
+    /// Readable when it was told to look, or to stop.
     rung: OwnedFd,
 }
 
@@ -41,12 +41,10 @@ impl Bell {
         matches!(rung, Ok(_) | Err(rustix::io::Errno::AGAIN))
     }
 
-    /// Forgets that it rang, but for the word to stop.
+    /// Forgets that it rang. The word to stop stands: it is set before the bell rings for it.
     fn hush(&self) {
-        if !self.stop.load(Ordering::Acquire) {
-            // Nothing to read is a bell that does not ring.
-            rustix::io::read(&self.rung, &mut [0; 8]).ok();
-        }
+        // Nothing to read is a bell that does not ring.
+        rustix::io::read(&self.rung, &mut [0; 8]).ok();
     }
 }
 
@@ -181,5 +179,36 @@ fn wait(descriptors: &mut [PollFd<'_>], time: Duration) {
     };
     if waited.is_err_and(|error| error != rustix::io::Errno::INTR) {
         clock::rest(time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_millis(30);
+
+    /// Whether it waits for the whole of the pause.
+    fn waits(wait: impl FnOnce()) -> bool {
+        let begun = clock::monotonic();
+        wait();
+        clock::monotonic() - begun >= PAUSE
+    }
+
+    #[test]
+    fn the_word_to_stop_wakes_once_and_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db-wal");
+        std::fs::File::create(&path).unwrap();
+        let (waker, alarm) = alarm().unwrap();
+        waker.stop();
+        assert!(!waits(|| alarm.wait(PAUSE)) && alarm.stopping());
+        assert!(waits(|| alarm.wait(PAUSE)), "what is left to do is not waited for");
+        let mut watch = Watch::new(&alarm, &path);
+        assert!(watch.begin());
+        waker.wake();
+        assert!(!waits(|| _ = watch.wait(PAUSE)));
+        assert!(waits(|| _ = watch.wait(PAUSE)));
+        assert!(alarm.stopping());
     }
 }

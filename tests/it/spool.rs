@@ -83,6 +83,7 @@ fn a_full_spool_is_shipped_one_by_one_and_what_came_later_as_one_record() {
     sandbox.wait_for_txid(1);
     rename(&sandbox.replica, &away(&sandbox));
     let mut commits = fill(&sandbox, &mut application, &replicator);
+    replicator.wait_for_log("cannot be recorded before there is room");
     rename(&away(&sandbox), &sandbox.replica);
     replicator.wait_for_log("recorded in one");
     wait_until("an empty spool", || (waiting_bytes(&sandbox) == 0).then_some(()));
@@ -200,8 +201,10 @@ fn a_large_transaction_leaves_some_of_the_disk_free() {
         assert!(free() > 160 << 20, "{}", free());
         (free() > 190 << 20).then_some(())
     });
+    replicator.wait_for_log("cannot be recorded before there is room");
     mounted.grow("3g");
     replicator.wait_for_log("recorded in one");
+    assert_eq!(replicator.log().matches("before there is room").count(), 1);
     application.run("INSERT INTO t VALUES('last');");
     replicator.stop();
     application.run("PRAGMA wal_checkpoint(TRUNCATE);");
