@@ -6,7 +6,10 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Application, Process, Sandbox, Sqlite, files_below, same_bytes, wait_until};
+use crate::support::{
+    Application, Process, Sandbox, Sqlite, can_trace, failing_at, files_below, same_bytes,
+    wait_until,
+};
 
 /// The replica's folder while it is away.
 fn away(sandbox: &Sandbox) -> PathBuf {
@@ -208,6 +211,32 @@ fn a_large_transaction_leaves_some_of_the_disk_free() {
     application.run("INSERT INTO t VALUES('last');");
     replicator.stop();
     application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    application.close();
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+}
+
+/// What is committed is recorded all the same, and the WAL is emptied.
+#[test]
+fn a_disk_without_room_for_the_page_table_holds_nothing_up() {
+    if !can_trace() {
+        return;
+    }
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Python);
+    let command = sandbox.replicate_command(&[]);
+    let trace = sandbox.path("trace");
+    let mut command = failing_at(&command, "fallocate", "error=ENOSPC", &trace);
+    let mut replicator = sandbox.start(&mut command);
+    replicator.wait_until_followed();
+    replicator.wait_for_log("it is kept in memory");
+    application.run("INSERT INTO t VALUES('recorded');");
+    sandbox.wait_for_txid(2);
+    wait_until("an empty WAL", || {
+        let mut shell = Command::new("sqlite3");
+        let done = shell.arg(&sandbox.db).arg("PRAGMA wal_checkpoint(TRUNCATE);").output().unwrap();
+        (done.stdout == b"0|0|0\n").then_some(())
+    });
+    replicator.stop();
     application.close();
     assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
 }

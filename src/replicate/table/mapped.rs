@@ -1,5 +1,6 @@
 //! Hashes in a mapped file: the kernel may write them back and forget them, so that they weigh nothing
-//! on the heap however large the database is.
+//! on the heap however large the database is. Where the disk has no room for them they are in memory:
+//! whoever reads the WAL must go on.
 
 use std::fs::File;
 use std::io;
@@ -19,6 +20,8 @@ const GROWTH: usize = 1 << 16;
 pub struct MappedHashes {
     file: File,
     map: Option<MmapMut>,
+    /// The map is of the file.
+    is_in_file: bool,
     len: usize,
 }
 
@@ -27,7 +30,7 @@ impl MappedHashes {
     /// folder of ours.
     #[must_use]
     pub fn new(file: File) -> Self {
-        Self { file, map: None, len: 0 }
+        Self { file, map: None, is_in_file: true, len: 0 }
     }
 
     /// Entries.
@@ -37,18 +40,27 @@ impl MappedHashes {
     }
 
     /// Makes room for `len` entries in all. Their place on the disk is allocated, as a write into a
-    /// mapped hole of a full disk would end this process.
+    /// mapped hole of a full disk would end this process. On one that is full they go into memory.
     ///
     /// # Errors
-    /// What the system says, as of a full disk; nothing has changed then.
+    /// What the system says where memory has no room either; nothing has changed then.
     pub fn reserve(&mut self, len: usize) -> io::Result<()> {
         let capacity = self.map.as_ref().map_or(0, |map| map.len() / ENTRY_LEN);
         if len <= capacity {
             return Ok(());
         }
         let bytes = len.max(capacity + GROWTH).next_multiple_of(GROWTH) * ENTRY_LEN;
-        fallocate(&self.file, FallocateFlags::empty(), 0, bytes as u64)?;
-        self.map = Some(map(&self.file, bytes)?);
+        let allocated = fallocate(&self.file, FallocateFlags::empty(), 0, bytes as u64);
+        let mapped = allocated.map_err(Into::into).and_then(|()| map(&self.file, bytes));
+        let is_in_file = mapped.is_ok();
+        let mut longer = mapped.or_else(|error| in_memory(bytes, &error))?;
+        // A longer map of the same file holds what the shorter one does.
+        if let Some(shorter) = self.map.as_ref().filter(|_| !(is_in_file && self.is_in_file))
+            && let Some(room) = longer.get_mut(..shorter.len())
+        {
+            room.copy_from_slice(shorter);
+        }
+        (self.map, self.is_in_file) = (Some(longer), is_in_file);
         Ok(())
     }
 
@@ -90,6 +102,12 @@ fn place(index: usize) -> std::ops::Range<usize> {
     index * ENTRY_LEN..(index + 1) * ENTRY_LEN
 }
 
+fn in_memory(bytes: usize, reason: &io::Error) -> io::Result<MmapMut> {
+    let map = MmapMut::map_anon(bytes)?;
+    tracing::warn!(%reason, bytes, "the disk has no room for the page table: it is kept in memory");
+    Ok(map)
+}
+
 #[expect(unsafe_code, reason = "mapping a file is unsafe, as others could truncate it")]
 fn map(file: &File, bytes: usize) -> io::Result<MmapMut> {
     // SAFETY: the file is this process's alone, in a folder that nobody else may enter, and never gets
@@ -118,7 +136,25 @@ mod tests {
     }
 
     #[test]
-    fn no_room_is_an_error_and_changes_nothing() {
+    fn entries_move_into_memory_where_the_disk_has_no_room_and_back() {
+        let full = || File::options().read(true).write(true).open("/dev/full").unwrap();
+        let mut hashes = MappedHashes::new(tempfile::tempfile().unwrap());
+        let mut grow = |file: Option<File>| {
+            let room = file.map(|file| std::mem::replace(&mut hashes.file, file));
+            let first = hashes.len();
+            hashes.reserve(first + GROWTH).unwrap();
+            (first..first + GROWTH).for_each(|n| hashes.push(PageHash(n as u64 * 3)));
+            assert!((0..hashes.len()).all(|n| hashes.get(n) == Some(PageHash(n as u64 * 3))));
+            (room, hashes.is_in_file)
+        };
+        assert!(grow(None).1);
+        let (room, is_in_file) = grow(Some(full()));
+        assert!(!is_in_file && !grow(None).1);
+        assert!(grow(room).1 && grow(None).1);
+    }
+
+    #[test]
+    fn no_room_at_all_is_an_error_and_changes_nothing() {
         let mut hashes = MappedHashes::new(tempfile::tempfile().unwrap());
         hashes.reserve(1).unwrap();
         hashes.push(PageHash(9));
