@@ -256,6 +256,17 @@ impl Tail {
         stamp: Stamp,
         because: LastBecause,
     ) -> Result<(), RecordError> {
+        // No segment spans a snapshot: one that is stored sooner overtakes whole segments.
+        self.seal_or_keep()?;
+        if self.recorder.waiting() > 0 {
+            tracing::error!(
+                "the snapshot failed, as what was recorded before it cannot be sealed; another is \
+                 tried later"
+            );
+            self.recorder.follow_passes(None);
+            self.tools.snapshots.give_up(SNAPSHOT_PAUSE);
+            return Ok(());
+        }
         let Some(mut state) = self.state(source)? else { return Ok(()) };
         let layout = self.recorder.table().layout();
         let missing: Vec<u32> = self.recorder.passes().iter().flat_map(|p| p.missing()).collect();
@@ -281,8 +292,6 @@ impl Tail {
             last.block(block, &raw)?;
         }
         self.recorder.follow_passes(None);
-        // No segment spans a snapshot: one that is stored sooner overtakes whole segments.
-        self.seal_or_keep()?;
         let (txid, time) = self.number_snapshot(stamp)?;
         let (position, state) = (self.position(), self.recorder.table().state());
         let parent = self.tools.snapshots.setup.parent;

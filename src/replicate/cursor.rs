@@ -43,6 +43,9 @@ pub enum Doubt {
     /// The WAL changed under the lock that should have kept it.
     #[error("frame {0} could not be read again")]
     Vanished(u32),
+    /// The locks that keep the WAL are not what they should be.
+    #[error("it is not certain that the WAL was held all the while")]
+    Unguarded,
 }
 
 /// A committed place in the source, from which reading goes on.

@@ -43,6 +43,11 @@ const DRAIN_AFTER: Duration = Duration::from_millis(200);
 const FIRST_MOVE_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_MOVE_PAUSE: Duration = Duration::from_secs(10);
 
+/// The pause before the write lock is taken again after it was in vain, as somebody reads an old state:
+/// at first, and at most. The WAL grows on meanwhile whatever is done.
+const FIRST_FORCE_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_FORCE_PAUSE: Duration = Duration::from_secs(10);
+
 /// A checkpointer that waits is answered at every look for so long; one that waits on in vain then
 /// no more often than this.
 const RESPOND_PAUSE: Duration = Duration::from_millis(50);
@@ -126,6 +131,11 @@ pub struct Engine {
     wal_limit: Option<u64>,
     last_move: Duration,
     move_pause: Duration,
+    /// The last move was a force.
+    has_forced: bool,
+    /// No force before then.
+    force_from: Duration,
+    force_pause: Duration,
     /// No drain for the sake of many frames before the WAL has grown to this one.
     drain_at: u32,
     /// The last frame at the last look: less means that the WAL was restarted.
@@ -160,6 +170,9 @@ impl Engine {
             wal_limit,
             last_move: Duration::ZERO,
             move_pause: FIRST_MOVE_PAUSE,
+            has_forced: false,
+            force_from: Duration::ZERO,
+            force_pause: FIRST_FORCE_PAUSE,
             drain_at: 0,
             last_max_frame: 0,
             waiting: None,
@@ -180,6 +193,13 @@ impl Engine {
         self.drain_at = if parked { 0 } else { max_frame.saturating_add(DRAIN_FRAMES) };
         self.move_pause =
             if parked { FIRST_MOVE_PAUSE } else { (self.move_pause * 2).min(LONGEST_MOVE_PAUSE) };
+        let has_forced = std::mem::take(&mut self.has_forced);
+        if parked {
+            (self.force_from, self.force_pause) = (Duration::ZERO, FIRST_FORCE_PAUSE);
+        } else if has_forced {
+            self.force_from = now + self.force_pause;
+            self.force_pause = (self.force_pause * 2).min(LONGEST_FORCE_PAUSE);
+        }
     }
 
     /// Decides what is next.
@@ -240,7 +260,8 @@ impl Engine {
     /// Takes what is seen of the WAL and of who waits for it; how to let those through.
     fn response(&mut self, seen: &Seen) -> Option<Procedure> {
         if seen.max_frame < self.last_max_frame {
-            self.drain_at = 0;
+            (self.drain_at, self.force_from) = (0, Duration::ZERO);
+            self.force_pause = FIRST_FORCE_PAUSE;
         }
         self.last_max_frame = seen.max_frame;
         let since = self.checkpointer_waits(seen)?;
@@ -288,11 +309,12 @@ impl Engine {
     }
 
     /// Which way the lock is to be moved for the sake of the WAL's size.
-    fn move_for_size(&self, seen: &Seen) -> Option<Procedure> {
+    fn move_for_size(&mut self, seen: &Seen) -> Option<Procedure> {
         let backlog = seen.max_frame.saturating_sub(seen.backfilled);
         let over = self.wal_limit.is_some_and(|limit| seen.wal_bytes >= limit) && backlog > 0;
         let due = (backlog >= DRAIN_FRAMES || over) && seen.max_frame >= self.drain_at;
-        due.then_some(if over { Procedure::Force } else { Procedure::Drain })
+        self.has_forced = due && over && seen.now >= self.force_from;
+        due.then_some(if self.has_forced { Procedure::Force } else { Procedure::Drain })
     }
 
     /// How long until the lock is moved because nothing is committed.

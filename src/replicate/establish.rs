@@ -28,7 +28,8 @@ use crate::durable;
 use crate::replica::{AnotherDatabase, Tip};
 use crate::sqlite::{Held, Source, SourceError};
 
-/// So many bytes of frames that nothing holds are copied under the write lock.
+/// So many bytes of frames that nothing holds are copied under the write lock; of a smaller limit to the
+/// WAL no more than that, and nothing where writers are never to be held.
 const REPLAY_BYTES: u64 = 64 << 20;
 
 /// What the replica told about where to begin.
@@ -114,6 +115,8 @@ pub struct Grounds<'a> {
     pub folder: PathBuf,
     /// Whether another database may begin another line of history.
     pub new_generation: bool,
+    /// With so many bytes in the WAL the write lock may be taken.
+    pub wal_limit: Option<u64>,
 }
 
 impl Grounds<'_> {
@@ -232,7 +235,7 @@ impl Grounds<'_> {
         let frames = held.index.header.max_frame.saturating_sub(position.frame);
         let is_unheld = !held.overlay && frames > 0;
         let bytes = u64::from(frames) * frame_len(source.page_size()) as u64;
-        if is_unheld && bytes > REPLAY_BYTES {
+        if is_unheld && bytes > self.wal_limit.map_or(0, |limit| limit.min(REPLAY_BYTES)) {
             return Ok(None);
         }
         // The index may have been rebuilt since: only its own count continues.

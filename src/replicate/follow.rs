@@ -279,7 +279,8 @@ impl Follower {
         let folder = self.folder.clone();
         let new_generation =
             self.new_generation || followed::was_followed(&self.folder, &self.path);
-        let grounds = Grounds { source, held, spool: &self.spool, folder, new_generation };
+        let (spool, wal_limit) = (&self.spool, self.wal_limit);
+        let grounds = Grounds { source, held, spool, folder, new_generation, wal_limit };
         match beginning {
             Beginning::Resume(tip, table, epoch) => grounds.resume(tip, table, *epoch),
             Beginning::Anew => grounds.begin(),

@@ -4,7 +4,7 @@
 //! **The invariant.** At every instant at least one of {the older reader, the newer reader, the pin on
 //! a read slot, the write lock} is held; and one is given up only after everything up to the
 //! `mxFrame` read *after its successor was acquired* has been copied. [`Holds`] states it, and every
-//! step that gives something up is checked against it.
+//! step that gives something up is checked against it: one that is not allowed is not taken.
 //!
 //! Three procedures move the lock:
 //!
@@ -17,6 +17,9 @@
 //!   everything is backfilled leap onto read mark 0; if that does not help in time, hand the lock over
 //!   to a pin on a free read slot, which limits no backfill, until the backfill is done.
 //!
+//! What is copied under the write lock is what came in since the copy before it. Where that is much (a
+//! large transaction was under way), the lock is given back, and it is copied without.
+//!
 //! *Reserved* is the checkpoint lock, from before the mark moves until our checkpoint ends. Without that
 //! the application's next commit finds a backlog that it may checkpoint, and does, in its own time.
 
@@ -26,7 +29,7 @@ mod tests;
 
 use std::time::Duration;
 
-use genesis_wal::index::WalIndex;
+use genesis_wal::index::{IndexHeader, WalIndex};
 
 pub use guards::{Guard, Holds};
 
@@ -51,6 +54,18 @@ const BACKFILL_PATIENCE: Duration = Duration::from_millis(300);
 
 /// How often a procedure pushes the mark to the end and checkpoints.
 const ROUNDS: u8 = 2;
+
+/// So many frames are few enough to be copied under the write lock.
+const FEW_FRAMES: u32 = 1000;
+
+/// How often the write lock is taken in one procedure: what came in before it the last time may be so
+/// many times more, as after transactions that are all as large.
+const LOCKS: u8 = 3;
+const TIMES_FEW: u32 = 16;
+
+/// A step would have given up the last lock that keeps the WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unguarded;
 
 /// A step for the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +142,8 @@ enum At {
     Sync,
     Write,
     FinalCheckpoint,
+    /// Too much came in before the write lock was ours.
+    GiveWay,
     Rollback,
     Pin,
     PinCopy,
@@ -157,6 +174,8 @@ struct Run {
     procedure: Procedure,
     at: At,
     round: u8,
+    /// How often the write lock was taken.
+    locks: u8,
     /// When the lock or checkpoint that is tried again was first tried.
     trying_since: Duration,
 }
@@ -167,6 +186,10 @@ pub struct Ratchet {
     holds: Holds,
     /// The wal-index just before the newest read transaction began.
     before: Option<WalIndex>,
+    /// The wal-index that was last copied to.
+    copied: Option<IndexHeader>,
+    /// So many frames may be copied under the write lock.
+    few: u32,
     parked: bool,
     /// No other process checkpoints.
     reserved: bool,
@@ -185,8 +208,22 @@ impl Ratchet {
     /// A ratchet that stands on one read transaction, since which everything was copied.
     #[must_use]
     pub fn new() -> Self {
-        let holds = Holds { older: Guard::Proven, ..Holds::default() };
-        Self { holds, before: None, parked: false, reserved: false, has_moved: false, run: None }
+        Self {
+            holds: Holds { older: Guard::Proven, ..Holds::default() },
+            before: None,
+            copied: None,
+            few: FEW_FRAMES,
+            parked: false,
+            reserved: false,
+            has_moved: false,
+            run: None,
+        }
+    }
+
+    /// One for which so many frames are few.
+    #[cfg(test)]
+    pub fn with_few(few: u32) -> Self {
+        Self { few, ..Self::new() }
     }
 
     /// What keeps the WAL now.
@@ -209,20 +246,27 @@ impl Ratchet {
             Procedure::Respond { .. } => At::LeapBegin(Then::Push),
             Procedure::Drain | Procedure::Force => At::Reserve(Then::Push),
         };
-        let run = Run { procedure, at, round: 1, trying_since: now };
+        let run = Run { procedure, at, round: 1, locks: 0, trying_since: now };
         self.run = Some(run);
         step_of(at, &run, now)
     }
 
     /// Takes what came of the last step; the next step.
-    pub fn next(&mut self, outcome: &Outcome) -> Step {
-        let Some(mut run) = self.run else { return Step::Finished };
+    ///
+    /// # Errors
+    /// [`Unguarded`] where what was done does not allow it. The procedure is over then, and what is held
+    /// is to be established anew.
+    pub fn next(&mut self, outcome: &Outcome) -> Result<Step, Unguarded> {
+        let Some(mut run) = self.run else { return Ok(Step::Finished) };
         self.account(run.at, outcome);
         let at = self.advance(&mut run, outcome).or_else(|| self.end_of_reservation());
         self.run = at.map(|at| Run { at, ..run });
         let step = at.map_or(Step::Finished, |at| step_of(at, &run, outcome.now));
-        debug_assert!(self.allows(step), "{step:?} leaves the WAL unguarded: {:?}", self.holds);
-        step
+        if !self.allows(step) {
+            self.run = None;
+            return Err(Unguarded);
+        }
+        Ok(step)
     }
 
     /// How a procedure ends that has the checkpoint reserved. What the mark left behind it would be
@@ -262,13 +306,14 @@ impl Ratchet {
             At::Pin if outcome.done => self.holds.pin = Guard::Fresh,
             At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy if outcome.done => {
                 self.holds.copied();
+                self.copied = Some(outcome.index.header);
                 self.parked = at != At::PinCopy && self.is_parked_at(&outcome.index);
             }
             At::LeapEnd(_) | At::PinEnd => {
                 self.holds.end();
                 self.has_moved = self.reserved;
             }
-            At::Rollback => self.holds.write = Guard::Free,
+            At::GiveWay | At::Rollback => self.holds.write = Guard::Free,
             At::Unpin => self.holds.pin = Guard::Free,
             _ => {}
         }
@@ -299,7 +344,8 @@ impl Ratchet {
                 run.trying_since = outcome.now;
                 Some(At::Reserve(Then::BeforeWrite))
             }
-            At::Write => after_write(run, outcome),
+            At::Write => self.after_write(run, outcome),
+            At::GiveWay => Some(At::LeapBegin(Then::BeforeWrite)),
             At::FinalCheckpoint => Some(after_final_checkpoint(run, outcome)),
             At::Pin => outcome.done.then_some(At::PinCopy),
             At::PinCopy => Some(if outcome.done { At::PinEnd } else { At::Unpin }),
@@ -344,6 +390,29 @@ impl Ratchet {
             (Then::FinalPark, _) => Some(At::Rollback),
         }
     }
+
+    fn after_write(&self, run: &mut Run, outcome: &Outcome) -> Option<At> {
+        if !outcome.done {
+            let waited = outcome.now.saturating_sub(run.trying_since);
+            // A checkpointer that waits for us holds that lock until it is answered.
+            return (waited < WRITE_PATIENCE && !outcome.waited_for).then_some(At::Write);
+        }
+        run.locks += 1;
+        let uncopied = self.uncopied(&outcome.index.header);
+        let is_last = run.locks >= LOCKS;
+        let few = if is_last { self.few.saturating_mul(TIMES_FEW) } else { self.few };
+        Some(match (uncopied <= few, is_last) {
+            (true, _) => At::LeapBegin(Then::FinalPush),
+            (false, true) => At::Rollback,
+            (false, false) => At::GiveWay,
+        })
+    }
+
+    /// Frames that came in since the last copy.
+    fn uncopied(&self, now: &IndexHeader) -> u32 {
+        let copied = self.copied.filter(|copied| copied.salts == now.salts);
+        now.max_frame.saturating_sub(copied.map_or(0, |copied| copied.max_frame))
+    }
 }
 
 /// Somebody else is checkpointing. A mark that moves now is work for them, within a commit.
@@ -367,15 +436,6 @@ fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
 /// What is left when commits come in faster than they can be checkpointed.
 fn after_rounds(run: &Run) -> Option<At> {
     (run.procedure == Procedure::Force).then_some(At::Sync)
-}
-
-fn after_write(run: &Run, outcome: &Outcome) -> Option<At> {
-    if outcome.done {
-        return Some(At::LeapBegin(Then::FinalPush));
-    }
-    let waited = outcome.now.saturating_sub(run.trying_since);
-    // A checkpointer that waits for us holds that lock until it is answered.
-    (waited < WRITE_PATIENCE && !outcome.waited_for).then_some(At::Write)
 }
 
 fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {
@@ -403,7 +463,7 @@ fn step_of(at: At, run: &Run, now: Duration) -> Step {
         At::FinalCheckpoint => Step::Checkpoint(paused(CHECKPOINT_PAUSE)),
         At::Sync => Step::Sync,
         At::Write => Step::Write(paused(WRITE_PAUSE)),
-        At::Rollback => Step::Rollback,
+        At::GiveWay | At::Rollback => Step::Rollback,
         At::Pin => Step::Pin,
         At::Unpin => Step::Unpin,
         At::PinLook => Step::Look(BACKFILL_PAUSE),

@@ -5,6 +5,8 @@
 
 mod error;
 mod images;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
@@ -26,6 +28,7 @@ use super::readback::{Misplaced, ReadBack};
 use super::segments::{PART_BYTES, Segments, SegmentsError};
 use super::table::{AsOf, PageTable};
 use crate::sqlite::{Source, SourceError};
+use crate::telemetry;
 
 /// When transactions were committed, as far as anybody can tell.
 #[derive(Debug, Clone, Copy)]
@@ -171,6 +174,7 @@ impl Recorder {
         let mut gap = Gap::counted(transaction.pages, line.last_time());
         gap.absorb(pages(), transaction.pages);
         self.gap = Some(gap);
+        // The table has gone on: what passes by itself is in the gap, once.
         match error {
             SegmentsError::Spool(error) => {
                 tracing::error!(
@@ -180,7 +184,14 @@ impl Recorder {
                 );
                 Ok(())
             }
-            error => Err(error.into()),
+            error => match RecordError::from(error) {
+                error if error.may_pass() => {
+                    let error = telemetry::chain(&error);
+                    tracing::error!(%error, "a commit is not recorded by itself, but with the next");
+                    Ok(())
+                }
+                error => Err(error),
+            },
         }
     }
 

@@ -52,6 +52,7 @@ const UNHELD_PAUSE: Duration = Duration::from_millis(1);
 
 /// A WAL that is being read.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is about something else")]
 pub struct Tail {
     /// What was read, and where it goes.
     pub recorder: Recorder,
@@ -377,7 +378,9 @@ impl Tail {
                 return Err(error);
             }
             recorded = Cursor::at_position(source.page_size(), &position);
-            if self.recorder.waiting() >= SEAL_BYTES && !self.is_unsealed {
+            // While the application's writers are held, what can be done later is.
+            let is_early = self.recorder.waiting() >= SEAL_BYTES && !source.guards().write;
+            if is_early && !self.is_unsealed {
                 self.seal_or_keep()?;
             }
         }

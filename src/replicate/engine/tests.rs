@@ -192,3 +192,27 @@ fn what_cannot_be_recorded_yet_is_passed_over_only_where_it_must_be() {
     let mut engine = Engine::new(INTERVAL, Some(16 << 20));
     assert_eq!(engine.next_unrecorded(&large), Some(Procedure::Force));
 }
+
+#[test]
+fn writers_are_not_held_again_and_again_while_somebody_reads_an_old_state() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    let (mut forces, mut moves) = (Vec::new(), 0);
+    // 100,000 frames a second, none of which can be backfilled.
+    for millis in 0..60_000 {
+        let max_frame = 5000 + 100 * u32::try_from(millis).unwrap();
+        let now = LOADED.now + Duration::from_millis(millis);
+        let seen = Seen { now, unread: true, wal_bytes: 20 << 20, max_frame, ..LOADED };
+        if let Action::Move(procedure) = engine.next(&seen) {
+            moves += 1;
+            forces.extend((procedure == Procedure::Force).then_some(millis));
+            engine.moved(now, false, max_frame);
+        }
+    }
+    assert!((8..16).contains(&forces.len()), "{forces:?}");
+    assert!(moves > 5000, "the mark goes on: {moves}");
+    // Once the WAL was emptied, the next is not waited for.
+    let seen = Seen { now: LOADED.now + Duration::from_secs(61), ..LOADED };
+    engine.moved(seen.now, true, 7_000_000);
+    let large = Seen { unread: true, wal_bytes: 20 << 20, max_frame: 5000, ..seen };
+    assert_eq!(engine.next(&large), Action::Move(Procedure::Force));
+}

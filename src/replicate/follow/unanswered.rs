@@ -147,7 +147,8 @@ fn move_lock(
         }
         let index = if step == Step::Begin { before } else { published(source)? };
         let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
-        step = ratchet.next(&Outcome { now, done, index, waited_for });
+        // Nothing was copied that a lock would have to keep.
+        step = ratchet.next(&Outcome { now, done, index, waited_for }).unwrap_or(Step::Finished);
     }
     Ok(ratchet.is_parked())
 }

@@ -30,7 +30,7 @@ fn run(ratchet: &mut Ratchet, procedure: Procedure, reach: u32) -> Vec<Step> {
         if matches!(step, Step::Checkpoint(_)) {
             wal.backfilled = reach;
         }
-        steps.push(ratchet.next(&outcome(true, wal)));
+        steps.push(ratchet.next(&outcome(true, wal)).unwrap());
     }
     steps
 }
@@ -73,9 +73,9 @@ fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
 fn nothing_is_given_up_when_no_reader_can_begin() {
     let mut ratchet = Ratchet::new();
     ratchet.start(Procedure::Drain, Duration::ZERO);
-    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Step::Begin);
-    assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Release);
-    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Step::Finished);
+    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Ok(Step::Begin));
+    assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Ok(Step::Release));
+    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Ok(Step::Finished));
     assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
 }
 
@@ -84,7 +84,7 @@ fn the_mark_stays_where_it_is_while_another_checkpoints() {
     let mut ratchet = Ratchet::new();
     for procedure in [Procedure::Drain, Procedure::Force] {
         assert_eq!(ratchet.start(procedure, Duration::ZERO), Step::Reserve(Duration::ZERO));
-        assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Step::Finished);
+        assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Ok(Step::Finished));
     }
 }
 
@@ -98,7 +98,7 @@ fn what_the_mark_left_behind_is_not_left_to_the_application() {
     for millis in 0..1000 {
         let done = !matches!(step, Step::Write(_));
         let now = Duration::from_millis(millis);
-        step = ratchet.next(&Outcome { now, ..outcome(done, index(1000, 999)) });
+        step = ratchet.next(&Outcome { now, ..outcome(done, index(1000, 999)) }).unwrap();
         steps.push(step);
         if step == Step::Finished {
             break;
@@ -125,4 +125,51 @@ fn a_force_lets_nobody_checkpoint_between_its_last_leap_and_its_checkpoint() {
     let checkpoint = last(|step| matches!(step, Step::Checkpoint(_)));
     assert!(reserved < locked && locked < checkpoint, "{steps:?}");
     assert!(steps[reserved..locked].contains(&Step::End), "the mark moves under the reservation");
+}
+
+/// Runs a force beside a writer that commits so many frames before each time that the write lock is
+/// taken; the steps, and how much was copied under it.
+fn force_beside(commits: u32) -> (Vec<Step>, Vec<u32>) {
+    let mut ratchet = Ratchet::new();
+    let (mut wal, mut copied, mut under_lock) = (index(1000, 0), 0, Vec::new());
+    let mut steps = vec![ratchet.start(Procedure::Force, Duration::ZERO)];
+    while let Some(&step) = steps.last().filter(|step| **step != Step::Finished) {
+        match step {
+            Step::Write(_) => wal = index(wal.header.max_frame + commits, wal.backfilled),
+            Step::Copy => {
+                let is_locked = ratchet.holds().write != Guard::Free;
+                under_lock.extend(is_locked.then_some(wal.header.max_frame - copied));
+                copied = wal.header.max_frame;
+            }
+            Step::Checkpoint(_) => wal.backfilled = copied.saturating_sub(1),
+            _ => {}
+        }
+        steps.push(ratchet.next(&outcome(true, wal)).unwrap());
+    }
+    assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+    (steps, under_lock)
+}
+
+#[test]
+fn much_is_not_copied_under_the_write_lock() {
+    let locks = |steps: &[Step]| steps.iter().filter(|s| matches!(s, Step::Write(_))).count();
+    let (steps, under_lock) = force_beside(900);
+    assert_eq!((locks(&steps), under_lock), (1, vec![900]));
+    let (steps, under_lock) = force_beside(10_000);
+    assert_eq!((locks(&steps), under_lock), (3, vec![10_000]));
+    let (steps, under_lock) = force_beside(100_000);
+    assert_eq!((locks(&steps), under_lock), (3, vec![]));
+    assert_eq!(steps.iter().filter(|step| **step == Step::Rollback).count(), 3);
+}
+
+#[test]
+fn what_would_leave_the_wal_unguarded_is_not_done() {
+    let mut ratchet = Ratchet::new();
+    ratchet.start(Procedure::Drain, Duration::ZERO);
+    for step in [Step::Begin, Step::Copy] {
+        assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Ok(step));
+    }
+    ratchet.holds = Holds { older: Guard::Proven, ..Holds::default() };
+    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Err(Unguarded));
+    assert_eq!(ratchet.next(&outcome(true, index(9, 0))), Ok(Step::Finished));
 }

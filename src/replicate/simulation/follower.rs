@@ -21,6 +21,9 @@ use crate::replicate::ratchet::Ratchet;
 /// So many frames of the engine's are one of ours: its thresholds are made for larger transactions.
 const SCALE: u32 = 250;
 
+/// So many frames may be copied under the write lock.
+const FEW: u32 = 4;
+
 /// How often an index of two minds is read again before it is recovered.
 const INDEX_RETRIES: usize = 4;
 
@@ -88,7 +91,7 @@ pub async fn live(sim: Sim, wal_limit: Option<u64>) {
         pinned: None,
         cursor: Cursor::at(page_size(), &look.index.header, None, pages()),
         engine: Engine::new(Duration::from_millis(3), wal_limit),
-        ratchet: Ratchet::new(),
+        ratchet: Ratchet::with_few(FEW),
         settled: None,
         of_two_minds: None,
         counted_at: 0,

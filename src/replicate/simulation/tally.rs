@@ -42,6 +42,8 @@ tally! {
     forces,
     /// Those of them that parked the read lock.
     emptied,
+    /// Forces that gave the write lock back, as too much had come in before it.
+    gave_way,
     /// Moves that ended with everything backfilled and the lock not parked.
     stranded,
     /// Answers to a checkpointer that waits.

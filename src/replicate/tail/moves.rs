@@ -3,6 +3,7 @@
 use genesis_wal::index::WalIndex;
 
 use super::{Tail, published};
+use crate::replicate::cursor::Doubt;
 use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use crate::replicate::record::RecordError;
 use crate::sqlite::{Guards, Source, SourceError};
@@ -92,8 +93,10 @@ impl Tail {
                 _ => published(source)?,
             };
             let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
-            step = self.ratchet.next(&Outcome { now, done, index, waited_for });
-            debug_assert!(agree(self.ratchet.holds(), source.guards()), "before {step:?}");
+            step = match self.ratchet.next(&Outcome { now, done, index, waited_for }) {
+                Ok(step) if agree(self.ratchet.holds(), source.guards()) => step,
+                _ => return Err(RecordError::Doubt(Doubt::Unguarded)),
+            };
         }
         // Where nothing was copied, the lock stands where it stood, and what was said of it is old.
         let (now, parked) = (clock::monotonic(), has_copied && self.ratchet.is_parked());

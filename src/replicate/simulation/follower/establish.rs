@@ -5,7 +5,7 @@ use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{ScanEnd, Scanner};
 
 use super::super::world::{PAGES, State, Tip, index_of, page_size, pages};
-use super::{Held, Life};
+use super::{FEW, Held, Life};
 use crate::replicate::cursor::Cursor;
 use crate::replicate::ratchet::Ratchet;
 
@@ -55,7 +55,7 @@ impl Life {
         (self.settled, self.of_two_minds, self.absent) = (None, None, absent);
         (self.counted_at, self.settled_at) = (held.look.recoveries, held.look.recoveries);
         (self.last, self.unsealed) = (self.cursor.position(), 1);
-        self.ratchet = Ratchet::new();
+        self.ratchet = Ratchet::with_few(FEW);
         let mut world = self.sim.world();
         assert_eq!(state, world.state_at(commits), "the captured state was never committed");
         let replica = &mut world.replica;

@@ -28,7 +28,7 @@ impl Life {
     pub(super) async fn move_lock(&mut self, procedure: Procedure) -> Result<(), Doubt> {
         let now = self.sim.world().now;
         let mut step = self.ratchet.start(procedure, now);
-        let mut locked = false;
+        let (mut locked, mut gave_way) = (false, 0);
         self.sim.world().replica.parked = false;
         while step != Step::Finished {
             self.sim.world().note(PIN, || format!("{procedure:?}: {step:?}"));
@@ -43,6 +43,7 @@ impl Life {
                 step => self.take(step).await,
             };
             locked |= done && matches!(step, Step::Write(_));
+            gave_way += u64::from(step == Step::Rollback);
             let index = match (step, copied) {
                 (Step::Begin, _) => before,
                 (_, Some(copied)) => copied,
@@ -50,7 +51,8 @@ impl Life {
             };
             let waited_for = self.is_waited_for().await;
             let now = self.sim.world().now;
-            step = self.ratchet.next(&Outcome { now, done, index, waited_for });
+            let next = self.ratchet.next(&Outcome { now, done, index, waited_for });
+            step = next.expect("the WAL would be left unguarded");
         }
         let parked = self.ratchet.is_parked();
         let index = self.published().await.index;
@@ -66,6 +68,7 @@ impl Life {
             Procedure::Drain => tally.drains += 1,
             Procedure::Force => {
                 tally.forces += u64::from(locked);
+                tally.gave_way += u64::from(gave_way > 1);
                 tally.emptied += u64::from(locked && parked);
             }
             Procedure::Respond { .. } => tally.answers += 1,
