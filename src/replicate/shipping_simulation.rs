@@ -8,6 +8,7 @@
 //! | `follower` | what drives the real recorder, engine and spool over that model |
 //! | `host` | a disk, clocks, and one process after another: each a runtime of its own |
 //! | `notary` | which state every recorded transaction is of, and what was reported durable |
+//! | `away` | a store that is away for an hour |
 //! | `world` | all of it, and what must hold |
 //!
 //! The session, the claim, the spool, shipping, merging and restoring are the real ones. Their time is
@@ -17,6 +18,7 @@
 //! `GENESIS_SEEDS=n` runs so many seeds, `GENESIS_FIRST_SEED=n` begins with another than 0, and
 //! `GENESIS_SEED=n` replays one. A seed that fails prints its last 60 events, or `GENESIS_TRACE=n`.
 
+mod away;
 mod database;
 mod follower;
 mod host;

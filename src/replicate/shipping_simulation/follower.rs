@@ -245,6 +245,7 @@ impl Tail {
             let recorded = (line.last(), line.last_time());
             assert!(recorded.1 >= self.told.get(), "{recorded:?} is before {:?}", self.told);
             self.told.set(recorded.1);
+            let state = (self.at, state);
             self.hand.notary().recorded(self.hand.process, stamp, recorded, line.state(), state);
         }
     }

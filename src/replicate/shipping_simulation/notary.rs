@@ -17,8 +17,20 @@ pub type Place = (Generation, Txid);
 struct Record {
     process: usize,
     time: Micros,
+    commits: usize,
     hash: StateHash,
     pages: Pages,
+}
+
+/// What a process has recorded.
+#[derive(Debug)]
+pub struct Recorded {
+    /// Which transaction it is.
+    pub place: Place,
+    /// After how many commits of its database.
+    pub commits: usize,
+    /// The state.
+    pub pages: Pages,
 }
 
 /// The books.
@@ -43,7 +55,7 @@ impl Notary {
         stamp: Stamp,
         (txid, time): (Txid, Micros),
         hash: StateHash,
-        pages: &Pages,
+        (commits, pages): (usize, &Pages),
     ) {
         let place = (stamp.generation, txid);
         let records = self.records.entry(place).or_default();
@@ -51,7 +63,7 @@ impl Notary {
             return;
         }
         assert_eq!(hash, hash_of(pages), "{place:?} is recorded with the hash of another state");
-        records.push(Record { process, time, hash, pages: Pages::clone(pages) });
+        records.push(Record { process, time, commits, hash, pages: Pages::clone(pages) });
         self.recorded.entry(process).or_default().insert(stamp.generation, txid);
         if self.reported.get(&process).is_some_and(|reported| *reported >= txid) {
             self.promise(process, txid);
@@ -95,6 +107,19 @@ impl Notary {
     pub fn states(&self, place: Place) -> impl Iterator<Item = (Micros, &Pages)> {
         let records = self.records.get(&place).into_iter().flatten();
         records.map(|record| (record.time, &record.pages))
+    }
+
+    /// All that a process has recorded.
+    pub fn history(&self, process: usize) -> Vec<Recorded> {
+        let records = self.records.iter().flat_map(|(place, records)| {
+            let its = records.iter().filter(|record| record.process == process);
+            its.map(|Record { commits, pages, .. }| Recorded {
+                place: *place,
+                commits: *commits,
+                pages: Pages::clone(pages),
+            })
+        });
+        records.collect()
     }
 
     /// All that was recorded of a line.

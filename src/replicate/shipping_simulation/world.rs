@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::runtime::Runtime;
 use super::database::{Database, PAGE, bytes_of};
 use super::host::{Ended, Host, Settings};
 use super::network::{EPOCH, Port, Sea, Weather};
-use super::notary::Notary;
+use super::notary::{Notary, Recorded};
 use super::tally::Tally;
 use crate::replica::{Replica, ReplicaError};
 use crate::replicate::session::SessionError;
@@ -212,8 +213,33 @@ impl World {
         }
     }
 
-    /// Restores, and compares.
-    fn restore(
+    /// What the process of a host has recorded.
+    pub fn history(&self, number: usize) -> Vec<Recorded> {
+        let process = self.hosts[number].life.as_ref().map_or(0, |life| life.process);
+        self.notary().history(process)
+    }
+
+    /// Records of several commits in one.
+    pub fn coarse(&self) -> u64 {
+        self.notary().coarse
+    }
+
+    /// Bytes that wait in the spool of a host.
+    pub fn waiting(&self, number: usize) -> u64 {
+        let sizes = self.waiting_in_spool(number).into_iter();
+        sizes.map(|path| path.metadata().unwrap().len()).sum()
+    }
+
+    fn waiting_in_spool(&self, number: usize) -> Vec<PathBuf> {
+        let spool = self.hosts[number].folder.join(".app.db-genesis/spool");
+        let (shipped, orphans) = (spool.join("shipped"), spool.join("orphans"));
+        let mut waiting = files(&spool);
+        waiting.retain(|path| !path.starts_with(&shipped) && !path.starts_with(&orphans));
+        waiting
+    }
+
+    /// Restores a state; its bytes.
+    pub fn restore(
         &mut self,
         target: Target,
         generation: Option<Generation>,
@@ -423,15 +449,12 @@ impl World {
             assert!(self.now < deadline, "it does not end");
             self.pass(Duration::from_secs(1));
         }
-        let spool = self.hosts[0].folder.join(".app.db-genesis/spool");
-        let (shipped, orphans) = (spool.join("shipped"), spool.join("orphans"));
-        let left = files(&spool);
-        let waiting = left.iter().filter(|p| !p.starts_with(&shipped) && !p.starts_with(&orphans));
-        assert_eq!(waiting.count(), 0, "something waits in the spool: {left:?}");
+        let left = self.waiting_in_spool(0);
+        assert!(left.is_empty(), "something waits in the spool: {left:?}");
     }
 }
 
-fn request(target: Target, generation: Option<Generation>, output: std::path::PathBuf) -> Request {
+fn request(target: Target, generation: Option<Generation>, output: PathBuf) -> Request {
     Request {
         target,
         generation,
@@ -446,7 +469,7 @@ fn request(target: Target, generation: Option<Generation>, output: std::path::Pa
 }
 
 /// All files below a folder, in the order of their names.
-fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
