@@ -14,13 +14,15 @@ mod replicate;
 mod restore;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
+use rustix::process::Signal;
 use serde::Serialize;
 
 use self::args::{Args, Command};
@@ -72,6 +74,7 @@ fn run(args: Args) -> Result<Code, Failure> {
             anyhow::anyhow!("this program needs SQLite 3.54.1, and has {}", sqlite::version());
         return Err(Failure::new(Code::DATABASE, found));
     }
+    refuse_long_files().map_err(|error| Failure::new(Code::USAGE, error.into()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Code::USAGE, error.into()))?;
     let configuration = Configuration { named: args.config };
@@ -89,6 +92,12 @@ fn run(args: Args) -> Result<Code, Failure> {
     // What still runs waits for a store that does not answer: nothing of it is wanted any more.
     runtime.shutdown_background();
     done
+}
+
+/// A file that may not be so long is an error of the write, instead of the end of this process.
+fn refuse_long_files() -> io::Result<()> {
+    let nobody_asks = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(Signal::XFSZ.as_raw(), nobody_asks).map(drop)
 }
 
 /// How long somebody who asks for something waits for a store that does not answer.

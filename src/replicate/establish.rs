@@ -82,9 +82,9 @@ impl EstablishError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Source(SourceError::Locked { .. }) | Self::Wal(_) | Self::Another(_) => false,
+            Self::Source(SourceError::Locked { .. }) | Self::Another(_) => false,
             Self::Source(error) => error.may_pass(),
-            Self::Local(_) => true,
+            Self::Wal(_) | Self::Local(_) => true,
         }
     }
 }

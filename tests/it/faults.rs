@@ -4,6 +4,9 @@
 //! A fault is one line in a table. `GENESIS_FAULTS` sets how many calls of each kind fail at a start, one
 //! after another.
 
+mod limits;
+mod local;
+
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
