@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use genesis_replicate::durable;
+
 use super::{READS, large};
 use crate::support::{
     BrokenCalls, Sandbox, Sqlite, can_trace, contents_of, same_bytes, wait_until,
@@ -51,7 +53,7 @@ fn of_a_page_table_and_footers_that_cannot_be_kept() {
     let (sandbox, application) = large(6_000);
     application.close();
     let (table, packs) = (sandbox.state().join("table"), sandbox.state().join("packs"));
-    std::fs::create_dir_all(table.join("in the way")).unwrap();
+    durable::create_folders(&table.join("in the way"), 0o700).unwrap();
     File::create(&packs).unwrap();
     let mut replicator = sandbox.replicate();
     replicator.wait_for_log("a snapshot is stored");
