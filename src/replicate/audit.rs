@@ -55,6 +55,8 @@ struct Reading {
     layout: BlockLayout,
     /// The block after them.
     end: u32,
+    /// Another pass has begun since.
+    is_past: bool,
     thread: JoinHandle<Blocks>,
 }
 
@@ -73,7 +75,9 @@ impl Audit {
     /// Begins with the first pass: another line has got its first snapshot.
     pub fn begin_anew(&mut self) {
         (self.progress, self.found) = (Progress::BEGINNING, 0);
-        self.reading = None;
+        if let Some(reading) = &mut self.reading {
+            reading.is_past = true;
+        }
         self.keep();
     }
 
@@ -90,7 +94,9 @@ impl Audit {
         }
         let end = next + count;
         match read_beside(file, layout, next..end, self.waker.clone()) {
-            Ok(thread) => self.reading = Some(Reading { layout, end, thread }),
+            Ok(thread) => {
+                self.reading = Some(Reading { layout, end, is_past: false, thread });
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot start a thread to read the database again");
             }
@@ -99,13 +105,13 @@ impl Audit {
 
     /// What has been read by now; `None` while nothing has.
     fn take_read(&mut self) -> Option<(BlockLayout, u32, Blocks)> {
-        let Reading { layout, end, thread } =
+        let Reading { layout, end, is_past, thread } =
             self.reading.take_if(|reading| reading.thread.is_finished())?;
         let Ok(blocks) = thread.join() else {
             tracing::error!("the thread that reads the database again died");
             return None;
         };
-        Some((layout, end, blocks))
+        (!is_past).then_some((layout, end, blocks))
     }
 
     /// Goes on after what was compared; `blocks` is how many the database has.
