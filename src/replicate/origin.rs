@@ -269,6 +269,21 @@ struct Adopted {
     highest: Option<Txid>,
 }
 
+impl Adopted {
+    /// Whether a segment is one that was adopted with another stamp: a start was killed after it had put
+    /// that on it, and before the one without was removed.
+    fn has(&self, spool: &Spool, name: &SegmentName, epoch: Epoch) -> io::Result<bool> {
+        let adopted = self.unshipped.iter().find(|adopted| {
+            let generation = adopted.generation;
+            **adopted == SegmentName { generation, epoch, ..*name }
+        });
+        Ok(match adopted {
+            Some(adopted) => whole(spool.is_same(name, adopted))?.unwrap_or(false),
+            None => false,
+        })
+    }
+}
+
 /// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch.
 /// Those that its line holds are dropped, and those from before a snapshot that overtook them are
 /// shipped. All others are put aside, never deleted: what they hold may be nowhere else. So are those
@@ -300,6 +315,10 @@ fn adopt_spool(
                 adopted.unshipped.push(name);
                 continue;
             }
+        }
+        if adopted.has(spool, &name, epoch)? {
+            spool.remove(&name)?;
+            continue;
         }
         let continued = match &adopted.tip {
             Some(tip) if tip.reached.txid.next() == Some(name.first) => {

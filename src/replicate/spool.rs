@@ -7,6 +7,7 @@
 //! The spool outlives a killed process, not a power loss: nothing here is synced. What is found at a
 //! start is proven part by part before it is used.
 
+mod aside;
 mod kept;
 mod room;
 
@@ -96,15 +97,18 @@ impl Spool {
         self.path(name).metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Puts a segment aside that continues nothing, for somebody to look at; its path then.
+    /// Puts a segment aside that continues nothing, for somebody to look at; its path then. Only so
+    /// many bytes are kept of those, the last to come.
     ///
     /// # Errors
     /// What the file system says.
     pub fn set_aside(&self, name: &SegmentName) -> io::Result<PathBuf> {
-        let target = self.root.join("orphans").join(name.to_string());
+        let folder = self.root.join("orphans");
+        let target = folder.join(name.to_string());
         let size = self.size(name);
         move_file(&self.path(name), &target)?;
         self.books().waiting.leaves(size);
+        aside::keep_newest(&folder, aside::MOST)?;
         Ok(target)
     }
 
@@ -213,6 +217,28 @@ impl Spool {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether two sealed segments are one, but for their stamps.
+    ///
+    /// # Errors
+    /// What the file system says; as [`restamp`](Self::restamp) where a part is damaged.
+    pub fn is_same(&self, one: &SegmentName, other: &SegmentName) -> io::Result<bool> {
+        let stamp = Stamp { generation: other.generation, epoch: other.epoch };
+        let (mut one, mut other) =
+            (PartFile::open(&self.path(one))?, PartFile::open(&self.path(other))?);
+        loop {
+            match (one.next_part()?, other.next_part()?) {
+                (None, None) => return Ok(true),
+                (Some(mut part), Some(others)) => {
+                    put_stamp(&mut part, stamp)?;
+                    if part != others {
+                        return Ok(false);
+                    }
+                }
+                _ => return Ok(false),
+            }
+        }
+    }
+
     /// Puts the stamp of another epoch on a sealed segment, which changes its name. A segment that has
     /// that name already is the same one, of which only the old file could not be removed.
     ///
@@ -227,8 +253,7 @@ impl Spool {
         let mut open = self.create()?;
         let mut parts = PartFile::open(&self.path(name))?;
         while let Some(mut bytes) = parts.next_part()? {
-            part::restamp(&mut bytes, stamp)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            put_stamp(&mut bytes, stamp)?;
             open.append(&bytes)?;
         }
         match open.seal(&restamped) {
@@ -344,6 +369,11 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::remove_file(from),
         other => other,
     }
+}
+
+fn put_stamp(part: &mut [u8], stamp: Stamp) -> io::Result<()> {
+    let put = part::restamp(part, stamp);
+    put.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn is_want_of_room(error: &io::Error) -> bool {

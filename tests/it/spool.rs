@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use genesis_wal::id::Epoch;
+use genesis_wal::name::{ObjectName, SegmentName};
+use genesis_wal::part::{Stamp, restamp};
 use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::{
-    Application, Process, Sandbox, Sqlite, can_trace, failing_at, files_below, same_bytes,
-    wait_until,
+    Application, Process, Sandbox, Sqlite, can_trace, contents_of, failing_at, files_below,
+    same_bytes, wait_until,
 };
 
 /// The replica's folder while it is away.
@@ -19,6 +22,11 @@ fn away(sandbox: &Sandbox) -> PathBuf {
 #[allow(clippy::disallowed_methods, reason = "no file of a running database")]
 fn rename(from: &Path, to: &Path) {
     std::fs::rename(from, to).unwrap();
+}
+
+#[allow(clippy::disallowed_methods, reason = "no file of a running database")]
+fn write(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).unwrap();
 }
 
 fn waiting_bytes(sandbox: &Sandbox) -> u64 {
@@ -268,4 +276,35 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         Command::new("umount").arg("-l").arg(&self.0).status().ok();
     }
+}
+
+/// A start was killed when it had put its stamp on a segment, and not yet removed the one without.
+#[test]
+fn a_segment_with_two_stamps_is_one() {
+    let sandbox = Sandbox::with_database();
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(1);
+    rename(&sandbox.replica, &away(&sandbox));
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("INSERT INTO t VALUES('second');");
+    let spool = sandbox.state().join("spool");
+    let waiting = wait_until("a segment in the spool", || {
+        let mut names = files_below(&spool).into_iter();
+        names.find(|name| name.parse::<ObjectName>().is_ok())
+    });
+    replicator.kill();
+    rename(&away(&sandbox), &sandbox.replica);
+    let Ok(ObjectName::Segment(name)) = waiting.parse() else { panic!("{waiting}") };
+    let twin = SegmentName { epoch: Epoch(name.epoch.0 + 1), ..name };
+    let mut part = std::fs::read(spool.join(&waiting)).unwrap();
+    restamp(&mut part, Stamp { generation: twin.generation, epoch: twin.epoch }).unwrap();
+    write(&spool.join(twin.to_string()), &part);
+
+    let mut replicator = sandbox.replicate();
+    replicator.wait_for_log("continuing what the replica holds");
+    sandbox.wait_for_txid(2);
+    let ended = replicator.stop();
+    assert!(!ended.stderr.contains("put aside"), "{}", ended.stderr);
+    assert_eq!(files_below(&spool.join("orphans")), [""; 0]);
+    assert!(contents_of(&sandbox.restore(&[]).0).contains("'second'"));
 }
