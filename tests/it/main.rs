@@ -32,6 +32,7 @@ mod history;
 mod idle;
 mod kill;
 mod large;
+mod leaks;
 mod locks;
 mod long_history;
 mod merging;
