@@ -295,7 +295,8 @@ fn a_segment_with_two_stamps_is_one() {
     replicator.kill();
     rename(&away(&sandbox), &sandbox.replica);
     let Ok(ObjectName::Segment(name)) = waiting.parse() else { panic!("{waiting}") };
-    let twin = SegmentName { epoch: Epoch(name.epoch.0 + 1), ..name };
+    // Not the epoch of the next start, which would find its own stamp on it.
+    let twin = SegmentName { epoch: Epoch(name.epoch.0 + 5), ..name };
     let mut part = std::fs::read(spool.join(&waiting)).unwrap();
     restamp(&mut part, Stamp { generation: twin.generation, epoch: twin.epoch }).unwrap();
     write(&spool.join(twin.to_string()), &part);
