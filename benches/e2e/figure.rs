@@ -34,7 +34,7 @@ pub enum Target {
 }
 
 /// Scenario, figure, target.
-const TARGETS: [(&str, &str, Target); 33] = [
+const TARGETS: [(&str, &str, Target); 43] = [
     ("flat-out", "commits", Target::RatioAtLeast(1.2)),
     ("flat-out", "WAL, greatest", Target::NeverAbove(64.0)),
     ("flat-out", "commit to replica, worst", Target::NeverAbove(1000.0)),
@@ -62,6 +62,16 @@ const TARGETS: [(&str, &str, Target); 33] = [
     ("restore", "memory, greatest", Target::NeverAbove(256.0)),
     ("restore-transactions", "restored", Target::AtMost(1000.0)),
     ("restore-transactions", "memory, greatest", Target::NeverAbove(256.0)),
+    ("snapshot", "copied or stored", Target::RatioAtMost(1.25)),
+    ("snapshot", "memory, greatest", Target::NeverAbove(256.0)),
+    ("snapshot", "second, bytes ÷ first", Target::AtMost(0.03)),
+    ("snapshot", "second, time ÷ first", Target::AtMost(0.05)),
+    ("paced-snapshot", "commit p99.9", Target::RatioAtMost(1.0)),
+    ("paced-snapshot", "failed commits", Target::NotMoreThanWithout),
+    ("flat-out-snapshot", "commits", Target::RatioAtLeast(0.9)),
+    ("flat-out-snapshot", "failed commits", Target::NotMoreThanWithout),
+    ("restart", "start to followed", Target::NeverAbove(1000.0)),
+    ("restart", "shipped by an unchanged restart", Target::NeverAbove(0.0)),
     ("flat-out", "failed commits", Target::NotMoreThanWithout),
     ("paced", "failed commits", Target::NotMoreThanWithout),
     ("paced-full", "failed commits", Target::NotMoreThanWithout),

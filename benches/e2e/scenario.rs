@@ -5,9 +5,12 @@ mod detect;
 mod durable;
 mod flat_out;
 mod holds;
+mod large;
 mod operator;
 mod paced;
+mod restart;
 mod restore;
+mod snapshot;
 mod volume;
 
 use std::path::Path;
@@ -67,7 +70,7 @@ impl Sides {
 }
 
 /// All of them, in order.
-pub const SCENARIOS: [Scenario; 14] = [
+pub const SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "flat-out",
         title: "one writer as fast as it goes, synchronous=NORMAL",
@@ -165,5 +168,33 @@ pub const SCENARIOS: [Scenario; 14] = [
         file_system: FileSystem::Disk,
         sides: Sides::OnlyWith,
         run: restore::transactions,
+    },
+    Scenario {
+        name: "snapshot",
+        title: "snapshots of 1 GB to a folder, the second after 1 % of the blocks changed; without: cp and sync",
+        file_system: FileSystem::Disk,
+        sides: Sides::Ours,
+        run: snapshot::run,
+    },
+    Scenario {
+        name: "paced-snapshot",
+        title: "5,000 commits/s while a first snapshot of 1 GB is made",
+        file_system: FileSystem::Disk,
+        sides: Sides::Ours,
+        run: snapshot::beside_paced,
+    },
+    Scenario {
+        name: "flat-out-snapshot",
+        title: "one writer as fast as it goes while a first snapshot of 1 GB is made",
+        file_system: FileSystem::Disk,
+        sides: Sides::Ours,
+        run: snapshot::beside_flat_out,
+    },
+    Scenario {
+        name: "restart",
+        title: "restarts beside 1 GB: unchanged, and after 1 % of the blocks changed and the WAL was deleted",
+        file_system: FileSystem::Disk,
+        sides: Sides::OnlyWith,
+        run: restart::run,
     },
 ];

@@ -53,12 +53,23 @@ impl Side {
 
     /// Starts it, with its defaults.
     pub fn start(&self, database: &Path, replica: &Path, log: &Log) -> Result<Option<Replicator>> {
+        self.start_with(database, replica, log, &[])
+    }
+
+    /// Starts it; `more` are options of ours.
+    pub fn start_with(
+        &self,
+        database: &Path,
+        replica: &Path,
+        log: &Log,
+        more: &[&str],
+    ) -> Result<Option<Replicator>> {
         let mut command = match self {
             Self::Without => return Ok(None),
             Self::With => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
                 command.arg("replicate").arg("--db").arg(database).arg("--replica").arg(replica);
-                command.args(["--log-format", "json", "--log-level", log.level]);
+                command.args(["--log-format", "json", "--log-level", log.level]).args(more);
                 command
             }
             Self::Litestream { program, .. } => {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,21 +37,33 @@ const SMALL: &str = "
 
 const TRANSACTIONS: u32 = 100_000;
 
-/// A database of 1 GB: copied and synced, or restored.
-pub fn database(place: Place<'_>, side: &Side) -> Result<Vec<Figure>> {
-    let kept = Kept::get(place.folder, "restored-database", |kept| {
+/// A database of 1 GB that is kept with its replica: its path.
+pub fn large_database(place: Place<'_>) -> Result<PathBuf> {
+    Ok(large(place)?.database)
+}
+
+fn large(place: Place<'_>) -> Result<Kept> {
+    Kept::get(place.folder, "restored-database", |kept| {
         kept.make(LARGE)?;
         kept.replicate(|_| Ok(()))
-    })?;
+    })
+}
+
+/// Copies a file, and syncs the copy: how long that took.
+pub fn copy_and_sync(from: &Path, to: &Path) -> Result<u64> {
+    let begun = clock::nanos();
+    succeed(Command::new("cp").arg(from).arg(to))?;
+    File::open(to)?.sync_all()?;
+    Ok(clock::nanos() - begun)
+}
+
+/// A database of 1 GB: copied and synced, or restored.
+pub fn database(place: Place<'_>, side: &Side) -> Result<Vec<Figure>> {
+    let kept = large(place)?;
     let folder = TempDir::new_in(place.folder)?;
     let copy = folder.path().join("copy.db");
     let (took, memory) = match side {
-        Side::Without => {
-            let begun = clock::nanos();
-            succeed(Command::new("cp").arg(&kept.database).arg(&copy))?;
-            File::open(&copy)?.sync_all()?;
-            (clock::nanos() - begun, None)
-        }
+        Side::Without => (copy_and_sync(&kept.database, &copy)?, None),
         _ => kept.restore(&copy).map(|(took, memory)| (took, Some(memory)))?,
     };
     ensure!(copy.metadata()?.len() == kept.database.metadata()?.len(), "another database");
@@ -137,7 +149,7 @@ impl Kept {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut memory = 0;
         while child.try_wait()?.is_none() {
-            memory = greatest_memory(&child).unwrap_or(memory);
+            memory = greatest_memory(child.id()).unwrap_or(memory);
             clock::rest(Duration::from_millis(1));
         }
         let took = clock::nanos() - begun;
@@ -150,8 +162,8 @@ impl Kept {
 }
 
 /// The most memory that a process has had so far, in bytes.
-fn greatest_memory(process: &Child) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+pub fn greatest_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
