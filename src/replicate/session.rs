@@ -254,7 +254,10 @@ impl Question {
         let claimed = patiently(|| origin::claim(self.about.clone())).await?;
         let origin = patiently(|| claimed.origin()).await?;
         let fence = claimed.fence().clone();
-        self.durable.send_replace(origin.stored);
+        // What a later writer's base does not know is none of the history.
+        if !fence.is_passed().await? {
+            self.durable.send_replace(origin.stored);
+        }
         self.held.set(fence.clone()).ok();
         // Shipper and follower may have failed meanwhile; they say why.
         self.fence.send(fence).ok();

@@ -198,7 +198,8 @@ struct Tail {
 
 impl Tail {
     fn is_unfinished(&self) -> bool {
-        self.recorder.is_behind() || self.snapshots.awaited.is_some()
+        let is_left = self.recorder.is_behind() || self.snapshots.awaited.is_some();
+        is_left && !self.hand.follower.outbox.is_closed()
     }
 
     fn is_idle(&self) -> bool {

@@ -393,7 +393,11 @@ impl World {
                 self.hosts[number].finish();
             }
         }
-        self.pass(Duration::from_secs(1));
+        let deadline = self.now + PATIENCE;
+        while self.hosts[1..].iter().any(|host| host.life.is_some()) {
+            assert!(self.now < deadline, "the others do not end");
+            self.pass(Duration::from_millis(500));
+        }
         self.commit(0);
         let deadline = self.now + PATIENCE;
         while !self.is_durable(0) {
