@@ -24,6 +24,7 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
 use rustix::process::Signal;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::args::{Args, Command};
 use self::databases::Configuration;
@@ -74,11 +75,14 @@ fn run(args: Args) -> Result<Code, Failure> {
             anyhow::anyhow!("this program needs SQLite 3.54.1, and has {}", sqlite::version());
         return Err(Failure::new(Code::DATABASE, found));
     }
-    refuse_long_files().map_err(|error| Failure::new(Code::USAGE, error.into()))?;
+    refuse_long_files().map_err(replicate::cannot_listen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(Code::USAGE, error.into()))?;
+    let runtime = runtime.map_err(|error| {
+        Failure::new(Code::DATABASE, anyhow::Error::new(error).context("cannot start threads"))
+    })?;
     let configuration = Configuration { named: args.config };
     let done = runtime.block_on(async {
+        wait_for_children()?;
         match args.command {
             Command::Exec(args) => exec::run(args, &configuration).await,
             Command::Replicate(args) => replicate::run(args, &configuration).await,
@@ -98,6 +102,14 @@ fn run(args: Args) -> Result<Code, Failure> {
 fn refuse_long_files() -> io::Result<()> {
     let nobody_asks = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(Signal::XFSZ.as_raw(), nobody_asks).map(drop)
+}
+
+/// Lets the ends of children be waited for, also where this process was started to ignore them.
+fn wait_for_children() -> Result<(), Failure> {
+    let listener = signal(SignalKind::child()).map_err(replicate::cannot_listen)?;
+    // The handler stays.
+    drop(listener);
+    Ok(())
 }
 
 /// How long somebody who asks for something waits for a store that does not answer.

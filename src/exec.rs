@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpid, getsid, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
 use self::orphans::Orphans;
@@ -17,8 +17,8 @@ pub use self::signals::{Arrived, Signals};
 /// A running application.
 ///
 /// Where there is a terminal it stays in our process group, so that it can use the terminal as if it
-/// had been started by itself. The signals that the terminal makes reach it without us then, and the
-/// others are sent on to it. Elsewhere it leads a group of its own, to which every signal is sent on.
+/// had been started by itself. The signals that the terminal makes reach it without us then, but for a
+/// hangup where we lead the session, and the others are sent on to it. Elsewhere it leads a group of its own, to which every signal is sent on.
 #[derive(Debug)]
 pub struct Application {
     child: Child,
@@ -82,6 +82,10 @@ impl Application {
     fn send(&self, Arrived { signal, by_terminal }: Arrived) {
         let sent = match (self.has_own_group, by_terminal) {
             (true, _) => kill_process_group(self.pid, signal),
+            // A terminal that hangs up tells the leader of its session alone.
+            (false, true) if signal == Signal::HUP && leads_the_session() => {
+                kill_process(self.pid, signal)
+            }
             (false, true) => return,
             (false, false) => kill_process(self.pid, signal),
         };
@@ -89,4 +93,8 @@ impl Application {
             tracing::debug!(?signal, %error, "the application is gone");
         }
     }
+}
+
+fn leads_the_session() -> bool {
+    getsid(None).is_ok_and(|leader| leader == getpid())
 }

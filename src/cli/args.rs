@@ -217,6 +217,11 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
 
+    /// Where local state goes, from which replication goes on. [default: what the configuration says of
+    /// the database at the output, else .NAME-genesis beside it]
+    #[arg(long, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+
     /// Restore the state after this transaction.
     #[arg(long, value_name = "N", conflicts_with = "timestamp")]
     pub txid: Option<u64>,

@@ -81,6 +81,13 @@ impl Configuration {
         }
     }
 
+    /// Where local state goes of a database that is made at `path`, if not beside it.
+    pub fn state_folder(&self, path: &Path) -> Result<Option<PathBuf>, Failure> {
+        let config = self.find()?;
+        let said = config.as_ref().and_then(|config| by_path(config, path));
+        Ok(said.and_then(|database| database.settings.state_dir.clone()))
+    }
+
     /// The paths of the databases that a command is about.
     pub fn paths(&self, db: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
         if let Some(path) = db {

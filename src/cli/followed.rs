@@ -31,12 +31,8 @@ struct Named {
 }
 
 impl Followed {
-    /// Starts to follow all of these.
-    pub async fn start(
-        databases: &[Database],
-        allowed: Allowed,
-        persistence: Persistence,
-    ) -> Result<Self, Failure> {
+    /// Starts to follow all of these. Those that cannot be are [lost](Self::has_lost).
+    pub async fn start(databases: &[Database], allowed: Allowed, persistence: Persistence) -> Self {
         let mut starting = JoinSet::new();
         for database in databases {
             let name = database.path.display().to_string();
@@ -45,15 +41,40 @@ impl Followed {
             let started =
                 Session::start(options(database, allowed, persistence)).instrument(span.clone());
             starting.spawn(async move {
-                let session = started.await?;
-                Ok::<_, SessionError>(Named { name, span, session })
+                match started.await {
+                    Ok(session) => Ok(Named { name, span, session }),
+                    Err(error) => Err(of_one(Failure::from(error), name, is_alone)),
+                }
             });
         }
         let mut followed = Self { sessions: Vec::new(), lost: Vec::new() };
         while let Some(started) = starting.join_next().await {
-            followed.sessions.push(started.unwrap_or(Err(SessionError::Died))?);
+            match started.unwrap_or_else(|_died| Err(SessionError::Died.into())) {
+                Ok(session) => followed.sessions.push(session),
+                Err(failure) => followed.lost.push(failure),
+            }
         }
-        Ok(followed)
+        followed
+    }
+
+    /// Whether some are not followed, or no longer.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Ends what is followed, because not all of it is: why. What is followed is shipped, and left to
+    /// whoever wants it.
+    pub async fn give_up(mut self, shutdown: &mut Shutdown, limit: Duration) -> Failure {
+        let lost = std::mem::take(&mut self.lost);
+        if !self.is_over() {
+            let reasons: Vec<_> = lost.iter().map(Failure::reason).collect();
+            let reason = reasons.join("; ");
+            tracing::error!(reason, "not every database can be followed: ending the others");
+            if let Err(failure) = self.finish(shutdown, limit).await {
+                failure.report(&mut std::io::stderr().lock()).ok();
+            }
+        }
+        Failure::worst(lost).unwrap_or_else(|| SessionError::Died.into())
     }
 
     /// Whether nothing is followed any more.
@@ -75,10 +96,10 @@ impl Followed {
             first.map_or(Poll::Pending, Poll::Ready)
         })
         .await;
-        let name = self.sessions.swap_remove(at).name;
+        let Named { name, span, .. } = self.sessions.swap_remove(at);
         let failure = Failure::from(error);
         let reason = format!("{name}: {}", failure.reason());
-        self.lost.push(failure);
+        self.lost.push(of_one(failure, name, span.is_none()));
         reason
     }
 
@@ -138,8 +159,13 @@ impl Named {
                 Failure::new(Code::UPLOAD_FAILED, error).at_the_end()
             }
         };
-        Err(if is_alone { failure } else { failure.context(name) })
+        Err(of_one(failure, name, is_alone))
     }
+}
+
+/// A failure of one database, which is named where it is not the only one.
+fn of_one(failure: Failure, name: String, is_alone: bool) -> Failure {
+    if is_alone { failure } else { failure.context(name) }
 }
 
 fn options(database: &Database, allowed: Allowed, persistence: Persistence) -> Options {

@@ -2,6 +2,8 @@
 
 pub mod display;
 
+use std::path::PathBuf;
+
 use genesis_restore::plan::Plan;
 use genesis_restore::target::Target;
 use genesis_wal::id::Txid;
@@ -31,12 +33,16 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
     } else {
         open(&place).await?
     };
+    let state_folder = match args.state_dir.clone() {
+        None => configuration.state_folder(&args.output)?,
+        typed => typed,
+    };
     let restored = if args.dry_run {
         show_plan(&replica, &args).await
     } else {
         let mut shutdown = listen()?;
         tokio::select! {
-            restored = restore_and_show(&replica, &args) => restored,
+            restored = restore_and_show(&replica, &args, state_folder) => restored,
             // What was written is gone with the restore.
             signal = shutdown.asked() => Ok(Code(128 + signal)),
         }
@@ -63,9 +69,14 @@ async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, Restor
     Ok(Code::DONE)
 }
 
-async fn restore_and_show(replica: &Replica, args: &RestoreArgs) -> Result<Code, RestoreError> {
+async fn restore_and_show(
+    replica: &Replica,
+    args: &RestoreArgs,
+    state_folder: Option<PathBuf>,
+) -> Result<Code, RestoreError> {
     let mut display = Display::new();
-    let done = restore(replica, &request(args), |progress| display.show(progress)).await?;
+    let request = Request { state_folder, ..request(args) };
+    let done = restore(replica, &request, |progress| display.show(progress)).await?;
     drop(display);
     if args.json {
         print_json(&Report::of(&done, args));

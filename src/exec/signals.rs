@@ -10,6 +10,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 use tokio::sync::mpsc;
 
+use crate::shutdown::Ignored;
+
 /// Those that are sent on.
 const SENT_ON: [Signal; 7] = [
     Signal::TERM,
@@ -37,12 +39,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen: from here on these signals end nothing by themselves.
+    /// Begins to listen: from here on these signals end nothing by themselves. One that this process was
+    /// started to ignore is left so, and the application is started to ignore it, too.
     ///
     /// # Errors
     /// What the system says.
     pub fn listen() -> io::Result<Self> {
-        let numbers = SENT_ON.map(Signal::as_raw);
+        let ignored = Ignored::now()?;
+        let heard = SENT_ON.into_iter().filter(|signal| !ignored.has(*signal));
+        let numbers: Vec<_> = heard.map(Signal::as_raw).collect();
         let mut origins = SignalsInfo::<WithOrigin>::new(numbers)?;
         let (sender, arrived) = mpsc::unbounded_channel();
         let run = move || {

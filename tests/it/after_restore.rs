@@ -6,7 +6,7 @@ use std::process::Command;
 use genesis_replicate::clock;
 
 use crate::support::{
-    Application, Sandbox, Sqlite, contents_of, files_below, mode, same_bytes, wait_until,
+    Application, Process, Sandbox, Sqlite, contents_of, files_below, mode, same_bytes, wait_until,
 };
 
 /// Makes the database large: several packs' worth of blocks that never change.
@@ -155,6 +155,10 @@ fn an_earlier_state_begins_another_line_with_what_is_stored() {
     assert_complete(&sandbox, sandbox.application(Sqlite::Shell));
 }
 
+fn write(path: &Path, bytes: &[u8]) {
+    std::io::Write::write_all(&mut std::fs::File::create(path).unwrap(), bytes).unwrap();
+}
+
 /// What was committed and never shipped when the database was lost is still in the local state. It is
 /// shipped on its own line, before another begins with what was restored.
 #[test]
@@ -207,4 +211,44 @@ fn another_file_in_the_place_of_the_restored_one() {
     let before = sandbox.objects();
     sandbox.replicate().stop();
     assert_eq!(sandbox.objects(), before);
+}
+
+/// The options of a restore that know where the local state is, with a configuration or without.
+type Way = (&'static str, &'static [&'static str]);
+
+/// Local state elsewhere: what the configuration says of the output, or the command line.
+#[test]
+fn local_state_that_is_elsewhere_is_told_what_was_restored() {
+    let configured = "state_dir = 'state'\n[[db]]\npath = 'app/app.db'\nreplica = 'replica'";
+    let ways: [Way; 3] = [
+        (configured, &["--db", "app.db"]),
+        (configured, &["replica"]),
+        ("", &["replica", "--state-dir", "state"]),
+    ];
+    for (configuration, way) in ways {
+        let sandbox = Sandbox::with_database();
+        let file = sandbox.path("genesis-replicate.toml");
+        write(&file, configuration.as_bytes());
+        let run = |arguments: &[&str]| {
+            let mut command = Process::command(arguments);
+            sandbox.start(command.current_dir(sandbox.path(""))).wait().expect_code(0)
+        };
+        let exec = |sql: &str| {
+            let db = sandbox.db.to_str().unwrap();
+            let exec =
+                ["exec", "--db", "app/app.db", "--replica", "replica", "--state-dir", "state"];
+            run(&[&exec[..], &["--", "sqlite3", db, sql]].concat())
+        };
+        exec("INSERT INTO t VALUES('second')");
+        exec("INSERT INTO t VALUES('third')");
+        let last = sandbox.last_txid().unwrap();
+        lose(&sandbox);
+        let earlier = ["--output", "app/app.db", "--txid", "1"];
+        run(&[&["restore"], way, &earlier].concat());
+        assert!(!sandbox.state().exists(), "{way:?}");
+        exec("INSERT INTO t VALUES('instead')").expect_words(&["restored to an earlier state"]);
+        assert_eq!(sandbox.generations().len(), 2, "{way:?}");
+        let kept = sandbox.restore(&["--txid", &last.to_string()]).0;
+        assert!(contents_of(&kept).contains("'third'"), "{way:?}");
+    }
 }

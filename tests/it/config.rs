@@ -93,6 +93,23 @@ fn one_of_several_databases() {
     run(&sandbox, &both).expect_code(2).expect_words(&["--state-dir", "--db"]);
 }
 
+/// Where one cannot be followed nothing starts. What the others had is shipped and left to whoever wants it.
+#[test]
+fn one_of_several_that_cannot_be_followed() {
+    let sandbox = two_databases();
+    open_other(&sandbox).run("PRAGMA journal_mode=DELETE;");
+    for arguments in [&["replicate"][..], &["exec", "--", "touch", "started"]] {
+        let refused = run(&sandbox, arguments).expect_code(3);
+        refused.expect_words(&[
+            "other.db is not in WAL mode",
+            "ending the others",
+            "app/app.db\"}: everything committed is in the replica",
+        ]);
+        assert!(!sandbox.path("started").exists());
+    }
+    assert!(restored(&sandbox, "app.db", "out/a").contains("first"));
+}
+
 /// Each has its own fate while they run; the exit code tells of the worst.
 #[test]
 fn a_database_that_goes_away_while_another_stays() {
@@ -110,7 +127,9 @@ fn a_database_that_goes_away_while_another_stays() {
     process.wait_for_log("NOT protected any more; the others are");
     sandbox.application(Sqlite::Shell).run("INSERT INTO t VALUES('still there');");
     process.signal(Signal::TERM);
-    process.wait().expect_code(75).expect_words(&["other.db"]);
+    let ended = process.wait().expect_code(75);
+    let told = ended.stderr.lines().find(|line| line.starts_with("genesis-replicate: "));
+    assert!(told.unwrap().contains("app/other.db: "), "{}", ended.stderr);
     assert!(restored(&sandbox, "app.db", "out/a").contains("still there"));
 }
 

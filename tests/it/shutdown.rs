@@ -39,6 +39,24 @@ fn after_hup() {
     everything_until_the_signal(Signal::HUP);
 }
 
+/// As `nohup` starts it.
+#[test]
+fn what_is_ignored_stays_ignored() {
+    let sandbox = Sandbox::with_database();
+    let replicate = sandbox.replicate_command(&[]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    command.arg(replicate.get_program()).args(replicate.get_args());
+    let mut replicator = sandbox.start(&mut command);
+    replicator.wait_until_followed();
+    assert!(replicator.listens_for(Signal::TERM) && !replicator.listens_for(Signal::HUP));
+    replicator.signal(Signal::HUP);
+    sandbox.application(Sqlite::Shell).run("INSERT INTO t VALUES('later');");
+    sandbox.wait_for_txid(2);
+    assert!(replicator.ended().is_none());
+    replicator.stop();
+}
+
 #[test]
 fn a_quiet_database_is_not_touched_at_all() {
     let sandbox = Sandbox::new();

@@ -38,6 +38,31 @@ fn the_exit_code_is_the_applications() {
     exec(&sandbox, &[sandbox.path("not-executable").to_str().unwrap()]).expect_code(126);
 }
 
+/// What was committed before is in the replica, and the replica is left to others, also where nothing can
+/// be started.
+#[test]
+fn a_command_that_cannot_be_started() {
+    let sandbox = Sandbox::with_database();
+    let ended = exec(&sandbox, &["no-such-command"]).expect_code(127);
+    ended.expect_words(&["cannot start no-such-command", "everything committed is in the replica"]);
+    assert!(contents_of(&sandbox.restore(&[]).0).contains("first"));
+}
+
+/// As some supervisors start what they supervise.
+#[test]
+fn where_the_ends_of_children_are_ignored() {
+    let ignore = "import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let sandbox = Sandbox::with_database();
+    let insert = "sqlite3 \"$DB\" \"INSERT INTO t VALUES('shipped')\"; exit 3";
+    let exec = sandbox.exec_command(&[], &["sh", "-c", insert]);
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", ignore]).arg(exec.get_program()).args(exec.get_args());
+    sandbox.start(command.env("DB", &sandbox.db)).wait().expect_code(3);
+    assert!(contents_of(&sandbox.restore(&[]).0).contains("shipped"));
+}
+
 #[test]
 fn input_and_output_are_the_applications() {
     let sandbox = Sandbox::with_database();

@@ -57,13 +57,14 @@ impl Noted {
     fn start(&self, prefix: &[&str], application: &[&str]) -> Process {
         let exec = self.sandbox.exec_command(&[], application);
         let mut command = Command::new(prefix[0]);
-        command.args(&prefix[1..]);
         if prefix[0] == "script" {
             let words = [exec.get_program()].into_iter().chain(exec.get_args());
             let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
-            command.arg(words.map(quoted).collect::<Vec<_>>().join(" ")).arg("/dev/null");
+            let words: Vec<_> =
+                prefix[2..].iter().map(|&word| word.to_owned()).chain(words.map(quoted)).collect();
+            command.args(&prefix[1..2]).arg(words.join(" ")).arg("/dev/null");
         } else {
-            command.arg(exec.get_program()).args(exec.get_args());
+            command.args(&prefix[1..]).arg(exec.get_program()).args(exec.get_args());
         }
         command.env("DB", &self.sandbox.db).env("NOTES", &self.notes).stdin(Stdio::piped());
         command.env("APPLICATION", APPLICATION);
@@ -128,6 +129,44 @@ fn every_signal_reaches_the_application_once() {
         process.wait().expect_code(128 + Signal::USR1.as_raw());
         noted.expect_shipped();
     }
+}
+
+/// A terminal that goes away tells the leader of its session alone: a shell that tells its jobs, or us.
+#[test]
+fn a_hangup_reaches_the_application_where_we_lead_the_session() {
+    let noted = Noted::new();
+    let terminal = noted.start(&["script", "-qec", "exec"], &DIRECT);
+    noted.runner();
+    noted.end_with_the_next();
+    terminal.kill();
+    noted.expect(&[Signal::HUP]);
+    wait_until("its last words in the replica", || {
+        let (restored, ended) = noted.sandbox.try_restore(&[]);
+        (ended.code == 0 && contents_of(&restored).contains("'signal 1'")).then_some(())
+    });
+}
+
+/// What it is started to ignore, the application is started to ignore: as if it had been started by
+/// itself, behind `nohup` or in the background of a shell.
+#[test]
+fn what_is_ignored_stays_ignored() {
+    let ignore = ["setsid", "sh", "-c", "trap '' HUP INT QUIT WINCH; exec \"$0\" \"$@\""];
+    let noted = Noted::new();
+    let look = ["sh", "-c", "grep SigIgn /proc/self/status"];
+    let inherited = noted.start(&ignore, &look).wait().expect_code(0).stdout;
+    let alone = Command::new(ignore[0]).args(&ignore[1..]).args(look).output().unwrap();
+    assert_eq!(inherited.as_bytes(), alone.stdout);
+
+    let mut process = noted.start(&ignore, &DIRECT);
+    let runner = noted.runner();
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::WINCH, Signal::USR1] {
+        kill_process(runner, signal).unwrap();
+    }
+    noted.expect(&[Signal::USR1]);
+    noted.end_with_the_next();
+    process.signal(Signal::TERM);
+    process.wait().expect_code(128 + Signal::TERM.as_raw());
+    noted.expect_shipped();
 }
 
 /// What its handler commits is in the replica before the end.
