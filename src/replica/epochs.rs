@@ -3,7 +3,8 @@
 //! A writer claims the epoch after the highest by creating an object of that name. Where several may be
 //! told that they created a name, the name carries a nonce, and the claim counts if no other claim of
 //! that epoch is listed after it was made: of two that are made at once, the later one sees the
-//! earlier. Who does not get an epoch looks again.
+//! earlier. Who does not get an epoch looks again. A writer that holds an epoch by a name without a nonce
+//! looks for such a name only: whoever follows it creates that, too.
 //!
 //! A writer that ends with everything stored releases its epoch: then any host may claim the next one.
 //!
@@ -115,6 +116,12 @@ impl Epochs {
     fn last(&self) -> Option<Epoch> {
         let claimed = self.claims.iter().map(|claim| claim.epoch);
         claimed.filter(|&epoch| self.begun.contains(&epoch) || self.claim_of(epoch).is_some()).max()
+    }
+
+    /// Whether the highest epoch was claimed by a name with a nonce, or without.
+    fn highest_is(&self, with_nonce: bool) -> bool {
+        let mut claims = self.claims.iter().filter(|claim| Some(claim.epoch) == self.highest());
+        claims.any(|claim| claim.nonce.is_some() == with_nonce)
     }
 
     /// The claim of an epoch, where there is only one.
@@ -246,11 +253,23 @@ impl Replica {
             nonce: format!("{:016x}{:016x}", random()?, random()?),
         };
         let bytes = seal(&record).map_err(|error| ObjectError::damaged(name, error))?;
-        match self.store.create(&name.into(), Body::Bytes(bytes)).await {
-            Err(error) if error.kind == StoreErrorKind::AlreadyExists => return Ok(None),
-            other => other?,
+        // The only name that one looks for that holds the epoch before by such a name.
+        let plain = ClaimName { epoch, nonce: None };
+        let also = (nonce.is_some() && epochs.highest_is(false)).then_some(plain);
+        for name in [Some(name), also].into_iter().flatten() {
+            match self.store.create(&name.into(), Body::Bytes(bytes.clone())).await {
+                Err(error) if error.kind == StoreErrorKind::AlreadyExists => return Ok(None),
+                other => other?,
+            }
         }
-        let is_alone = claims == Claims::Exclusive || list(&*self.store, epoch).await? == [name];
+        // Where nonces are in use, to have created a name says nothing of theirs.
+        let is_alone = if nonce.is_some() || epochs.highest_is(true) {
+            let listed = list(&*self.store, epoch).await?;
+            let is_ours = |claim: &ClaimName| *claim == name || Some(*claim) == also;
+            listed.contains(&name) && listed.iter().all(is_ours)
+        } else {
+            true
+        };
         let fence = Fence { store: Arc::clone(&self.store), epoch, claims };
         Ok(is_alone.then_some(fence))
     }

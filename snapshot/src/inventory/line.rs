@@ -27,8 +27,9 @@ pub struct Line {
     pub(super) packs: Vec<Listed<PackName>>,
     /// Ascending by first transaction.
     pub(super) segments: Vec<Listed<SegmentName>>,
-    /// Beside each segment: the best one among it and those before it, by [`Line::preference`].
-    best: Vec<Listed<SegmentName>>,
+    /// Beside each segment: where the best one stands among it and those before it, by
+    /// [`Line::preference`].
+    best: Vec<u32>,
 }
 
 /// Segments that continue a state, one after another.
@@ -86,11 +87,11 @@ impl Line {
         self.manifests.sort_by_key(order);
         self.packs.sort_by_key(|p| p.name);
         self.segments.sort_by_key(|s| (s.name.first, s.name));
-        let mut best: Option<Listed<SegmentName>> = None;
+        let mut best: Option<(u32, SegmentName)> = None;
         self.best = Vec::with_capacity(self.segments.len());
-        for &segment in &self.segments {
-            let better = best.filter(|b| self.preference(b.name) > self.preference(segment.name));
-            self.best.push(*best.insert(better.unwrap_or(segment)));
+        for (at, segment) in (0u32..).zip(&self.segments) {
+            let better = best.filter(|b| self.preference(b.1) > self.preference(segment.name));
+            self.best.push(best.insert(better.unwrap_or((at, segment.name))).0);
         }
     }
 
@@ -136,7 +137,7 @@ impl Line {
     #[must_use]
     pub fn max_txid(&self) -> Option<Txid> {
         let manifest = self.manifests.last().map(|m| m.name.txid);
-        manifest.max(self.best.last().map(|s| self.last_in(&s.name)))
+        manifest.max(self.best_of(self.segments.len()).map(|s| self.last_in(&s.name)))
     }
 
     /// The latest time that an object is named for.
@@ -154,7 +155,7 @@ impl Line {
         let mut chain = Chain { segments: Vec::new(), reached: from, gap: None };
         while let Some(next) = chain.reached.next() {
             let after = self.segments.partition_point(|s| s.name.first <= next);
-            let best = after.checked_sub(1).and_then(|at| self.best.get(at));
+            let best = self.best_of(after);
             if let Some(&segment) = best.filter(|s| self.last_in(&s.name) >= next) {
                 chain.reached = self.last_in(&segment.name);
                 chain.segments.push(segment);
@@ -197,6 +198,12 @@ impl Line {
             from: manifest.time,
             to: to.unwrap_or(manifest.time),
         }
+    }
+
+    /// The best of the first so many segments.
+    fn best_of(&self, first: usize) -> Option<&Listed<SegmentName>> {
+        let at = self.best.get(first.checked_sub(1)?)?;
+        self.segments.get(*at as usize)
     }
 
     /// Which of two segments that hold the same transaction is taken: the greater. First transaction

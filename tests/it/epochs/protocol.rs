@@ -386,3 +386,44 @@ async fn hundreds_of_epochs() {
     }
     assert_eq!(history(store).await.len(), 300);
 }
+
+/// One writer takes it that names are created once, another that they may be replaced: each is passed
+/// by the other, in either order.
+#[tokio::test]
+async fn writers_that_differ_about_the_store_pass_each_other() {
+    let exclusive = replica();
+    let shared = exclusive.clone().with_shared_claims();
+    let mut before: Option<Writer> = None;
+    for (number, store) in (1..).zip([&exclusive, &shared, &exclusive, &shared, &shared]) {
+        let writer = Writer::claim(store, number).await;
+        let expected = before.as_ref().map_or(1, |before| before.fence.epoch().0 + 1);
+        assert_eq!(writer.fence.epoch().0, expected);
+        writer.begin(&writer.look().await).await;
+        assert!(!writer.fence.is_passed().await.unwrap());
+        let next = if number % 2 == 0 { &exclusive } else { &shared };
+        let passing = Writer::claim(next, number + 10).await;
+        assert!(writer.fence.is_passed().await.unwrap(), "{number}");
+        passing.begin(&passing.look().await).await;
+        before = Some(passing);
+    }
+}
+
+/// Of two that claim an epoch at once one at most has it.
+#[tokio::test]
+async fn writers_that_differ_about_the_store_do_not_share_an_epoch() {
+    for first in [true, false] {
+        let exclusive = replica();
+        let shared = exclusive.clone().with_shared_claims();
+        let [one, other] = if first { [&exclusive, &shared] } else { [&shared, &exclusive] };
+        Writer::claim(&shared, 1).await;
+        let open =
+            async |store: &MemoryStore| Replica::open(Arc::new(store.clone())).await.unwrap();
+        let (one, other) = (open(one).await, open(other).await);
+        let epochs = one.epochs().await.unwrap();
+        let (host, name) = ("a".to_owned(), "test".to_owned());
+        let holder = Holder { host, name, pid: 1, since: "now".to_owned() };
+        let has_first = one.claim(&epochs, &holder).await.unwrap().is_some();
+        let has_second = other.claim(&epochs, &holder).await.unwrap().is_some();
+        assert!(has_first && !has_second, "{first}: {has_first} {has_second}");
+    }
+}
