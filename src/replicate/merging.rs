@@ -190,8 +190,10 @@ impl Merger {
         self.store.create(&name.into(), Body::File(output.path().to_owned())).await?;
         let (inputs, because) = (merge.inputs.len(), merge.because);
         tracing::debug!(segment = %name, inputs, bytes = size, fetched, ?because, "merged");
-        let merged_from = merge.inputs.iter().map(|input| input.name);
-        if let Err(error) = self.spool.keep_merged(output, &name, merged_from) {
+        let spool = self.spool.clone();
+        let merged_from: Vec<_> = merge.inputs.iter().map(|input| input.name).collect();
+        let kept = beside(move || Ok(spool.keep_merged(output, &name, merged_from)?)).await;
+        if let Err(error) = kept {
             tracing::debug!(%name, %error, "cannot keep a merged segment");
         }
         Ok(Listed { name, size })

@@ -122,12 +122,13 @@ impl Spool {
         if moved.is_err() {
             std::fs::remove_file(self.path(name))?;
         }
-        let mut books = self.books();
-        books.waiting.leaves(size);
-        if moved.is_ok() {
-            books.kept.add(*name, size);
-        }
-        self.cut_kept(&mut books);
+        let change = |books: &mut Books| {
+            books.waiting.leaves(size);
+            if moved.is_ok() {
+                books.kept.add(*name, size);
+            }
+        };
+        self.change_kept(change);
         moved
     }
 
@@ -142,13 +143,11 @@ impl Spool {
         inputs: impl IntoIterator<Item = SegmentName>,
     ) -> io::Result<()> {
         for input in inputs {
-            self.books().kept.remove(&input);
+            self.drop_kept(&input);
         }
         let (size, target) = (merged.len(), self.books().kept.path(name));
         merged.place(&target).map_err(|(_gone, error)| error)?;
-        let mut books = self.books();
-        books.kept.add(*name, size);
-        self.cut_kept(&mut books);
+        self.change_kept(|books| books.kept.add(*name, size));
         Ok(())
     }
 
@@ -160,7 +159,8 @@ impl Spool {
 
     /// Keeps a shipped segment no longer.
     pub fn drop_kept(&self, name: &SegmentName) {
-        self.books().kept.remove(name);
+        let file = self.books().kept.take_out(name);
+        remove_files(file);
     }
 
     /// Whether so much waits that nothing more is recorded.
@@ -208,9 +208,25 @@ impl Spool {
         Ok(OpenSegment { file, spool, bytes: 0, is_limited: false })
     }
 
-    fn cut_kept(&self, books: &mut Books) {
-        let limit = self.limits.kept(Room::of(&self.root), books.kept.bytes());
-        books.kept.cut(limit);
+    /// Changes the books, and keeps no more than there is room for. Nobody waits for the books while the
+    /// disk is at work.
+    fn change_kept(&self, change: impl FnOnce(&mut Books)) {
+        let room = Room::of(&self.root);
+        let cut = {
+            let mut books = self.books();
+            change(&mut books);
+            let limit = self.limits.kept(room, books.kept.bytes());
+            books.kept.cut(limit)
+        };
+        remove_files(cut);
+    }
+
+    /// Keeps nothing of what is shipped; whether anything was kept.
+    fn drop_all_kept(&self) -> bool {
+        let cut = self.books().kept.cut(0);
+        let had_any = !cut.is_empty();
+        remove_files(cut);
+        had_any
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -289,7 +305,7 @@ impl OpenSegment {
             self.file.file().write_all_at(parts, self.bytes)
         };
         match write() {
-            Err(error) if is_want_of_room(&error) && self.spool.books().kept.cut(0) => write()?,
+            Err(error) if is_want_of_room(&error) && self.spool.drop_all_kept() => write()?,
             other => other?,
         }
         self.bytes += parts.len() as u64;
@@ -357,6 +373,15 @@ impl OpenSegment {
         let Self { file, spool, bytes, is_limited } = self;
         let again = |(file, error)| (Self { file, spool, bytes, is_limited }, error);
         file.place_unsynced(target).map_err(again)
+    }
+}
+
+/// Removes files of shipped segments.
+fn remove_files(files: impl IntoIterator<Item = PathBuf>) {
+    for file in files {
+        if let Err(error) = std::fs::remove_file(&file) {
+            tracing::warn!(file = %file.display(), %error, "cannot remove a shipped segment");
+        }
     }
 }
 

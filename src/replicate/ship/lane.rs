@@ -10,8 +10,10 @@ use genesis_wal::name::SegmentName;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 use super::{ShipError, Shipment, check};
+use crate::blocking::blocking;
 use crate::replica::{Fence, UNDER_WAY};
 use crate::replicate::merging::Teller;
 use crate::replicate::spool::Spool;
@@ -91,7 +93,7 @@ impl Lane {
                 Event::Shipment(Some(shipment)) => self.begin(shipment),
                 Event::Shipment(None) => is_open = false,
                 Event::Stored(stored) => self.stored.push(stored),
-                Event::Alone => self.settle(),
+                Event::Alone => self.settle().await,
             }
             self.look();
         }
@@ -141,8 +143,9 @@ impl Lane {
     }
 
     /// Nobody had taken over when the look was made: what was stored before it is durable.
-    fn settle(&mut self) {
+    async fn settle(&mut self) {
         let Some(Look { covers, .. }) = self.look.take() else { return };
+        let mut shipped = Vec::new();
         for stored in self.stored.drain(..covers) {
             match stored {
                 Stored::Snapshot(stored) => {
@@ -155,14 +158,28 @@ impl Lane {
                 Stored::Segment(name) => {
                     if self.counts {
                         advance(&self.durable, name.last);
-                        self.teller.segment(name, self.spool.size(&name));
                     }
                     tracing::debug!(first = name.first.0, last = name.last.0, "shipped");
-                    if let Err(error) = self.spool.keep(&name) {
-                        tracing::warn!(%name, %error, "cannot keep a shipped segment in the spool");
-                    }
+                    shipped.push((name, self.counts));
                 }
             }
+        }
+        let (spool, teller, span) = (self.spool.clone(), self.teller.clone(), Span::current());
+        let kept = blocking(move || span.in_scope(|| keep(&spool, &teller, &shipped))).await;
+        if kept.is_err() {
+            tracing::error!("keeping shipped segments in the spool died");
+        }
+    }
+}
+
+/// Keeps what is shipped, and tells of what counts.
+fn keep(spool: &Spool, teller: &Teller, shipped: &[(SegmentName, bool)]) {
+    for &(name, counts) in shipped {
+        if counts {
+            teller.segment(name, spool.size(&name));
+        }
+        if let Err(error) = spool.keep(&name) {
+            tracing::warn!(%name, %error, "cannot keep a shipped segment in the spool");
         }
     }
 }

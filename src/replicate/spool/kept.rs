@@ -57,24 +57,25 @@ impl Kept {
         self.bytes = (self.bytes + size).saturating_sub(before);
     }
 
-    /// Removes a segment.
-    pub fn remove(&mut self, name: &SegmentName) {
-        let Some(size) = self.sizes.remove(&age(name)) else { return };
+    /// Takes a segment out; where its file is, which is to be removed.
+    #[must_use]
+    pub fn take_out(&mut self, name: &SegmentName) -> Option<PathBuf> {
+        let size = self.sizes.remove(&age(name))?;
         self.bytes = self.bytes.saturating_sub(size);
-        if let Err(error) = std::fs::remove_file(self.path(name)) {
-            tracing::warn!(%name, %error, "cannot remove a shipped segment");
-        }
+        Some(self.path(name))
     }
 
-    /// Removes the oldest until at most `limit` bytes are left; whether any was.
-    pub fn cut(&mut self, limit: u64) -> bool {
-        let before = self.sizes.len();
+    /// Takes the oldest out until at most `limit` bytes are left; where their files are, which are to be
+    /// removed.
+    #[must_use]
+    pub fn cut(&mut self, limit: u64) -> Vec<PathBuf> {
+        let mut cut = Vec::new();
         while self.bytes > limit
             && let Some((&(_, _, name), _)) = self.sizes.first_key_value()
         {
-            self.remove(&name);
+            cut.extend(self.take_out(&name));
         }
-        self.sizes.len() < before
+        cut
     }
 }
 

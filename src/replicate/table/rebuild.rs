@@ -17,6 +17,7 @@ use genesis_wal::reader::Reader;
 use genesis_wal::segment::fragments;
 
 use super::{AsOf, Checkpoint, PageTable};
+use crate::blocking::blocking;
 use crate::durable;
 use crate::object::{ObjectError, PartStream};
 use crate::replica::{Replica, ReplicaError, Tip};
@@ -44,7 +45,9 @@ pub struct Sources<'a> {
 /// When the store or the local disk fails.
 pub async fn at_tip(sources: &Sources<'_>, tip: &Tip) -> Result<Option<PageTable>, ReplicaError> {
     let Some(line) = sources.inventory.generation(tip.generation) else { return Ok(None) };
-    match Checkpoint::read(&sources.folder.join(super::FILE_NAME), &sources.folder) {
+    let folder = sources.folder.clone();
+    let read = blocking(move || Checkpoint::read(&folder.join(super::FILE_NAME), &folder)).await;
+    match read.map_err(|died| ReplicaError::Local(died.into()))? {
         Ok(Some((table, as_of))) if fits(&table, as_of, tip) => {
             match rolled(sources, tip, table, as_of.txid).await {
                 Ok(Some(table)) => return Ok(Some(table)),
