@@ -65,6 +65,7 @@
 mod decode;
 mod encode;
 mod encoding;
+mod patch;
 mod sequence;
 
 pub use decode::{Fragment, PageRecord, SegmentError, fragments};

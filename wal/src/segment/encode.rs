@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::encoding::{Encoding, HALF};
+use super::patch::patch;
 use super::{
     BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader, TransactionKind,
 };
@@ -326,21 +327,31 @@ fn pack_delta<'a>(
     base: &[u8],
     scratch: &'a mut Vec<u8>,
 ) -> Option<&'a [u8]> {
-    let most = lz4_flex::block::get_maximum_output_size;
+    scratch.clear();
     if encoding == Encoding::Delta {
-        scratch.resize(most(image.len()), 0);
-        let len = lz4_flex::block::compress_into_with_dict(image, scratch, base).ok()?;
-        return scratch.get(..len);
+        append_block(image, base, scratch)?;
+        return Some(scratch);
     }
     let (first, second) = image.split_at_checked(HALF)?;
     let (base_first, base_second) = base.split_at_checked(HALF)?;
-    scratch.resize(2 + most(first.len()) + most(second.len()), 0);
-    let (first_len, blocks) = scratch.split_first_chunk_mut::<2>()?;
-    let len = lz4_flex::block::compress_into_with_dict(first, blocks, base_first).ok()?;
-    *first_len = u16::try_from(len).ok()?.to_le_bytes();
-    let rest = blocks.get_mut(len..)?;
-    let second_len = lz4_flex::block::compress_into_with_dict(second, rest, base_second).ok()?;
-    scratch.get(..2 + len + second_len)
+    scratch.extend_from_slice(&[0; 2]);
+    append_block(first, base_first, scratch)?;
+    let len = u16::try_from(scratch.len() - 2).ok()?;
+    *scratch.first_chunk_mut()? = len.to_le_bytes();
+    append_block(second, base_second, scratch)?;
+    Some(scratch)
+}
+
+/// Appends an LZ4 block of `image` whose dictionary is `base`.
+fn append_block(image: &[u8], base: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let start = out.len();
+    if patch(image, base, out).is_none() {
+        out.resize(start + lz4_flex::block::get_maximum_output_size(image.len()), 0);
+        let room = out.get_mut(start..)?;
+        let len = lz4_flex::block::compress_into_with_dict(image, room, base).ok()?;
+        out.truncate(start + len);
+    }
+    Some(())
 }
 
 fn append_record(
