@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::clock;
 
 pub use check::{Check, check};
-pub use frames::FrameReader;
+pub use frames::{FrameBuffers, FrameReader};
 pub use guards::Guards;
 pub use pages::{Missing, PageFile};
 pub use source::{Held, Source};

@@ -3,15 +3,19 @@
 //! They stand in the last frame of the page that was recorded from the current WAL, else in the database
 //! file: nothing that is not recorded reaches it, for the older lock is given up after. Whatever is found
 //! is a base only if it has the hash that the page table tells. Else, or where none was looked for, the
-//! page is stored in full.
+//! page is stored in full. Images that were recorded a moment ago are still in memory, with the hash that
+//! was made of them.
 
-use std::collections::HashMap;
+mod pages;
+mod recent;
 
 use genesis_wal::page::{PageHash, PageNumber, PageSize};
 use genesis_wal::position::WalIdentity;
 use genesis_wal::scan::FrameRef;
 use genesis_wal::segment::Stored;
 
+use self::pages::PageMap;
+use self::recent::Recent;
 use crate::sqlite::{FrameReader, SourceError};
 
 /// So many deltas of a page may follow one another.
@@ -45,13 +49,14 @@ pub struct Bases {
     wal: Option<WalIdentity>,
     /// The last recorded frame of each page in the current WAL. Of pages beyond the limit the file is
     /// read, which has another hash.
-    frames: HashMap<PageNumber, u32>,
+    frames: PageMap<u32>,
     /// How many deltas of each page follow its last full image.
-    runs: HashMap<PageNumber, u8>,
+    runs: PageMap<u8>,
     /// Whether a page without a run has its last image in a snapshot. Else nobody knows how many
     /// deltas it has behind it.
     others_are_full: bool,
     unmatched: u64,
+    recent: Recent,
     page: Vec<u8>,
 }
 
@@ -62,10 +67,11 @@ impl Bases {
         Self {
             most_pages: MOST_PAGES,
             wal: None,
-            frames: HashMap::new(),
-            runs: HashMap::new(),
+            frames: PageMap::default(),
+            runs: PageMap::default(),
             others_are_full: false,
             unmatched: 0,
+            recent: Recent::new(page_size),
             page: vec![0; page_size.bytes()],
         }
     }
@@ -97,6 +103,9 @@ impl Bases {
         let Some(recorded) = recorded.filter(|_| self.may_be_delta(number)) else {
             return Ok(None);
         };
+        if let Some(place) = self.recent.find(number, recorded) {
+            return Ok(self.recent.image(place));
+        }
         let found = match self.frames.get(&number) {
             Some(&frame) => earlier.read_frame(frame, &mut self.page)?,
             None => earlier.read_file(number, &mut self.page).map(|()| true)?,
@@ -107,6 +116,11 @@ impl Bases {
             self.unmatched += 1;
             Ok(None)
         }
+    }
+
+    /// Keeps the image of a page that was recorded, and its hash, for the next one of that page.
+    pub fn keep(&mut self, number: PageNumber, hash: PageHash, image: &[u8]) {
+        self.recent.keep(number, hash, image);
     }
 
     /// Learns how the next image of a page was stored.
@@ -159,6 +173,7 @@ impl Earlier for FrameReader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::convert::Infallible;
 
     use genesis_wal::checksum::Checksum;
@@ -248,6 +263,26 @@ mod tests {
         assert_eq!(find(&mut bases, 1, 10, &mut images), None);
         assert_eq!(bases.take_unmatched(), 2);
         assert_eq!(bases.take_unmatched(), 0);
+    }
+
+    #[test]
+    fn an_image_in_memory_is_a_base_only_with_its_own_hash() {
+        let (mut bases, mut images) = (bases(), Images::default());
+        let far = number(1 + (4 << 20) / 512);
+        let image = |byte| (PageHash::of(number(1), &[byte; 512]), [byte; 512]);
+        let (hash, bytes) = image(10);
+        bases.keep(number(1), hash, &bytes);
+        assert_eq!(find(&mut bases, 1, 10, &mut images), Some(10));
+        assert_eq!(images.reads, 0);
+        // Another image of the page was recorded, which is in the file.
+        images.file.insert(1, 11);
+        assert_eq!(find(&mut bases, 1, 11, &mut images), Some(11));
+        assert_eq!((images.reads, bases.take_unmatched()), (1, 0));
+        // A page that shares its place takes it.
+        bases.keep(far, PageHash::of(far, &[12; 512]), &[12; 512]);
+        assert_eq!(find(&mut bases, far.get(), 12, &mut images), Some(12));
+        assert_eq!(find(&mut bases, 1, 10, &mut images), None);
+        assert_eq!((images.reads, bases.take_unmatched()), (2, 1));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Recorder {
     passes: Option<Passes>,
     read_back: ReadBack,
     bases: Bases,
+    /// The memory for what a transaction wrote.
+    written: Written,
 }
 
 impl Recorder {
@@ -68,7 +70,8 @@ impl Recorder {
     #[must_use]
     pub fn continuing(table: PageTable, line: Segments) -> Self {
         let (read_back, bases) = (ReadBack::new(table.page_size()), Bases::new(table.page_size()));
-        Self { table, line: Some(line), gap: None, passes: None, read_back, bases }
+        let written = Written::default();
+        Self { table, line: Some(line), gap: None, passes: None, read_back, bases, written }
     }
 
     /// A recorder of what has become of the end of `line` while nobody looked. The table is as long as
@@ -87,7 +90,8 @@ impl Recorder {
         table.resize(pages)?;
         let gap = Some(Gap::unknown(pages, Micros(0)));
         let (read_back, bases) = (ReadBack::new(table.page_size()), Bases::new(table.page_size()));
-        Ok(Self { table, line: None, gap, passes: None, read_back, bases })
+        let written = Written::default();
+        Ok(Self { table, line: None, gap, passes: None, read_back, bases, written })
     }
 
     /// The line that is recorded on.
@@ -140,11 +144,25 @@ impl Recorder {
         frames: &mut impl Frames,
         seen: Seen,
     ) -> Result<(), RecordError> {
-        let written = self.read(transaction, frames)?;
+        let mut written = std::mem::take(&mut self.written);
+        let recorded = self.record_as(&mut written, transaction, position, frames, seen);
+        self.written = written;
+        recorded
+    }
+
+    fn record_as(
+        &mut self,
+        written: &mut Written,
+        transaction: &Transaction,
+        position: WalPosition,
+        frames: &mut impl Frames,
+        seen: Seen,
+    ) -> Result<(), RecordError> {
+        self.read(transaction, frames, written)?;
         self.advance(&written.hashed, transaction.pages)?;
         self.bases.follow(position.identity);
-        let recorded = self.append(transaction, position, &written, frames, seen);
-        self.bases.recorded(written.frames);
+        let recorded = self.append(transaction, position, written, frames, seen);
+        self.bases.recorded(written.frames.iter().copied());
         recorded
     }
 
@@ -402,37 +420,33 @@ impl Recorder {
         Ok(sealed)
     }
 
-    /// The images of a transaction with their hashes, and the pages themselves where they fit one
-    /// part: what was read is then encoded without reading again.
+    /// Reads the images of a transaction and hashes them. Those of one that fits one part are in memory
+    /// then: encoding it does not fail.
     fn read(
         &self,
         transaction: &Transaction,
         frames: &mut impl Frames,
-    ) -> Result<Written, RecordError> {
+        written: &mut Written,
+    ) -> Result<(), RecordError> {
+        written.clear();
+        // The frames of a transaction lie together.
+        if let Some(first) = transaction.images.iter().map(|image| image.frame).min() {
+            frames.go_to(first, transaction.frame)?;
+        }
         let page_size = self.table.page_size();
         let fits = transaction.images.len() * page_size.bytes() <= PART_BYTES;
-        let capacity = transaction.images.len();
-        let mut written = Written {
-            frames: Vec::with_capacity(capacity),
-            hashed: Vec::with_capacity(capacity),
-            before: Vec::with_capacity(capacity),
-            pages: Vec::new(),
-        };
-        // The frames of a transaction lie together: the window is set once, at the first of them.
-        if let Some(first) = transaction.images.iter().map(|image| image.frame).min() {
-            frames.go_to(first)?;
-        }
+        let is_kept = fits && !transaction.images.iter().all(|i| frames.held(i.frame).is_some());
         let lock_page = page_size.lock_page();
         for image in transaction.images.iter().filter(|image| image.page != lock_page) {
             let page = page_of(frames, image.frame)?;
+            if is_kept {
+                written.pages.extend_from_slice(page);
+            }
             written.frames.push(*image);
             written.before.push(self.table.hash(image.page));
             written.hashed.push((image.page, PageHash::of(image.page, page)));
-            if fits {
-                written.pages.extend_from_slice(page);
-            }
         }
-        Ok(written)
+        Ok(())
     }
 
     /// Moves the page table on.

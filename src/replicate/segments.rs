@@ -44,8 +44,8 @@ pub trait Images {
     /// When it cannot be had.
     fn image(&mut self, index: usize, page: PageNumber) -> Result<Image<'_>, Self::Error>;
 
-    /// Learns how the image of a page was stored.
-    fn stored(&mut self, page: PageNumber, stored: Stored);
+    /// Learns how the image of a page, the transaction's page number `index`, was stored.
+    fn stored(&mut self, index: usize, page: PageNumber, stored: Stored);
 }
 
 /// The image of a page.
@@ -246,7 +246,7 @@ impl Segments {
         for (index, &(page, hash)) in pages.iter().enumerate() {
             let Image { bytes, base } = images.image(index, page).map_err(SegmentsError::Image)?;
             let stored = self.encoder.page(page, hash, bytes, base);
-            images.stored(page, stored.map_err(SegmentsError::Encode)?);
+            images.stored(index, page, stored.map_err(SegmentsError::Encode)?);
             if long && self.encoder.len() >= PART_BYTES {
                 self.cut().map_err(lift)?;
             }
@@ -332,7 +332,7 @@ mod tests {
             Ok(Image { bytes: &self.0[index * 4096..(index + 1) * 4096], base: None })
         }
 
-        fn stored(&mut self, _page: PageNumber, _stored: Stored) {}
+        fn stored(&mut self, _index: usize, _page: PageNumber, _stored: Stored) {}
     }
 
     fn noise(bytes: usize) -> Noise {

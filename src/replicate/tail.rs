@@ -31,7 +31,7 @@ use super::table::Keeper;
 use super::times::Times;
 use super::underhand::{Look, Watchman};
 use crate::clock;
-use crate::sqlite::{FrameReader, Held, Source, SourceError};
+use crate::sqlite::{FrameBuffers, FrameReader, Held, Source, SourceError};
 
 /// The pause before index and file, of two minds, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -71,6 +71,8 @@ pub struct Tail {
     /// Before that, nothing is done beside reading.
     pub(super) next_attention: Duration,
     cursor: Cursor,
+    /// The memory that frames are read into.
+    buffers: FrameBuffers,
     ratchet: Ratchet,
     /// What is read next may have been committed while nobody looked.
     absent_since: Option<Micros>,
@@ -131,6 +133,7 @@ impl Tail {
             is_gap_told: false,
             next_attention: Duration::ZERO,
             cursor,
+            buffers: FrameBuffers::default(),
             ratchet: Ratchet::new(),
             absent_since,
             settled: None,
@@ -203,7 +206,13 @@ impl Tail {
             }
             Next::LookAgain => self.look_again(ScanEnd::SaltChanged { frame: 1 }),
             Next::Doubt(doubt) => Err(RecordError::Doubt(doubt)),
-            Next::Scan { scanner, identity } => self.scan(source, index, scanner, identity),
+            Next::Scan { scanner, identity } => {
+                let buffers = std::mem::take(&mut self.buffers);
+                let mut frames = FrameReader::reusing(buffers, source, index.max_frame);
+                let read = self.scan(&mut frames, index, scanner, identity);
+                self.buffers = frames.into_buffers();
+                read
+            }
         }
     }
 
@@ -334,14 +343,14 @@ impl Tail {
 
     fn scan(
         &mut self,
-        source: &Source,
+        frames: &mut FrameReader<'_>,
         index: &IndexHeader,
         scanner: Scanner,
         identity: WalIdentity,
     ) -> Result<(), RecordError> {
-        let mut frames = FrameReader::new(source, index.max_frame);
+        let source = frames.source();
         let mut transactions = Vec::new();
-        let end = scan(&mut frames, scanner, |transaction| {
+        let end = scan(frames, scanner, |transaction| {
             transactions.push(transaction);
         })?;
         if end != ScanEnd::Clean {
@@ -369,8 +378,8 @@ impl Tail {
             } else {
                 Ok(())
             };
-            let done = before
-                .and_then(|()| self.recorder.record(transaction, position, &mut frames, seen));
+            let done =
+                before.and_then(|()| self.recorder.record(transaction, position, frames, seen));
             if let Err(error) = done {
                 // What failed may pass: reading goes on after what was recorded.
                 self.cursor = recorded;

@@ -8,8 +8,15 @@ use genesis_wal::page::PageSize;
 
 use super::{Source, SourceError};
 
-/// Bytes read at once.
-const WINDOW: usize = 1 << 20;
+/// Bytes read at once, at most.
+const WINDOW: usize = 4 << 20;
+
+/// The memory that frames are read into.
+#[derive(Debug, Default)]
+pub struct FrameBuffers {
+    window: Vec<u8>,
+    single: Vec<u8>,
+}
 
 /// Reads frames up to a committed one. What it reads is only as good as the scan that proved it.
 #[derive(Debug)]
@@ -19,16 +26,30 @@ pub struct FrameReader<'a> {
     max_frame: u32,
     /// The number of the first frame in the window.
     first: u32,
-    window: Vec<u8>,
-    single: Vec<u8>,
+    /// Bytes in the window.
+    filled: usize,
+    buffers: FrameBuffers,
 }
 
 impl<'a> FrameReader<'a> {
     /// A reader of frames 1 to `max_frame`.
     #[must_use]
     pub fn new(source: &'a Source, max_frame: u32) -> Self {
+        Self::reusing(FrameBuffers::default(), source, max_frame)
+    }
+
+    /// The same, reading into memory that is there already. To be used again it is taken back with
+    /// [`into_buffers`](Self::into_buffers).
+    #[must_use]
+    pub fn reusing(buffers: FrameBuffers, source: &'a Source, max_frame: u32) -> Self {
         let page_size = source.page_size();
-        Self { source, page_size, max_frame, first: 1, window: Vec::new(), single: Vec::new() }
+        Self { source, page_size, max_frame, first: 1, filled: 0, buffers }
+    }
+
+    /// The memory that was read into.
+    #[must_use]
+    pub fn into_buffers(self) -> FrameBuffers {
+        self.buffers
     }
 
     /// The database whose WAL this is.
@@ -43,37 +64,66 @@ impl<'a> FrameReader<'a> {
     /// # Errors
     /// When the file cannot be read.
     pub fn frames_from(&mut self, frame: u32) -> Result<&[u8], SourceError> {
-        let len = frame_len(self.page_size);
         if self.at(frame).is_none() {
-            let left = self.max_frame.saturating_sub(frame.saturating_sub(1)) as usize;
-            self.window.resize(left.min((WINDOW / len).max(1)) * len, 0);
-            let offset = frame_offset(self.page_size, frame);
-            let filled = read_full(self.source, &mut self.window, offset)?;
-            self.window.truncate(filled - filled % len);
-            self.first = frame;
+            self.read_from(frame)?;
         }
         Ok(self.at(frame).unwrap_or_default())
     }
 
-    /// The page in `frame`; `None` where the file ends before that frame does. Outside of what
-    /// [`frames_from`](Self::frames_from) read last, only this frame is read.
+    /// Reads the frames from `first` to `last`, where they fit a window, so that [`held`](Self::held)
+    /// has their pages.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn hold(&mut self, first: u32, last: u32) -> Result<(), SourceError> {
+        if self.at(first).is_none() || self.at(last).is_none() {
+            self.read_from(first)?;
+        }
+        Ok(())
+    }
+
+    fn read_from(&mut self, frame: u32) -> Result<(), SourceError> {
+        let len = frame_len(self.page_size);
+        let left = self.max_frame.saturating_sub(frame.saturating_sub(1)) as usize;
+        let wanted = left.min((WINDOW / len).max(1)) * len;
+        let window = &mut self.buffers.window;
+        if window.len() < wanted {
+            window.resize(wanted, 0);
+        }
+        self.filled = 0;
+        let offset = frame_offset(self.page_size, frame);
+        let into = window.get_mut(..wanted).unwrap_or_default();
+        let filled = read_full(self.source, into, offset)?;
+        (self.first, self.filled) = (frame, filled - filled % len);
+        Ok(())
+    }
+
+    /// The page in `frame`; `None` where the file ends before that frame does. Outside of what was read
+    /// last by [`frames_from`](Self::frames_from) or [`hold`](Self::hold), only this frame is read.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
-        let len = frame_len(self.page_size);
-        if self.at(frame).is_some() {
-            return Ok(self.at(frame).and_then(|frames| frames.get(FrameHeader::LEN..len)));
+        if self.held(frame).is_some() {
+            return Ok(self.held(frame));
         }
-        self.single.resize(len, 0);
+        let len = frame_len(self.page_size);
+        self.buffers.single.resize(len, 0);
         let offset = frame_offset(self.page_size, frame);
-        let filled = read_full(self.source, &mut self.single, offset)?;
-        Ok(self.single.get(FrameHeader::LEN..len).filter(|_| filled == len))
+        let filled = read_full(self.source, &mut self.buffers.single, offset)?;
+        Ok(self.buffers.single.get(FrameHeader::LEN..len).filter(|_| filled == len))
+    }
+
+    /// The page in `frame`, where that is among the frames that were read last.
+    #[must_use]
+    pub fn held(&self, frame: u32) -> Option<&[u8]> {
+        self.at(frame)?.get(FrameHeader::LEN..frame_len(self.page_size))
     }
 
     fn at(&self, frame: u32) -> Option<&[u8]> {
         let ahead = frame.checked_sub(self.first)? as usize;
-        let rest = self.window.get(ahead.checked_mul(frame_len(self.page_size))?..)?;
+        let window = self.buffers.window.get(..self.filled)?;
+        let rest = window.get(ahead.checked_mul(frame_len(self.page_size))?..)?;
         (!rest.is_empty()).then_some(rest)
     }
 }

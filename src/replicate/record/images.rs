@@ -13,26 +13,34 @@ use crate::sqlite::{FrameReader, SourceError, StateReader};
 
 /// The frames of a WAL, and the database file behind them.
 pub trait Frames: Earlier<Error = SourceError> {
-    /// Makes ready to read frames from this one on, which lie together.
+    /// Makes ready to read the frames of one transaction: those that fit into memory are
+    /// [held](Self::held) then.
     ///
     /// # Errors
     /// When they cannot be read.
-    fn go_to(&mut self, frame: u32) -> Result<(), SourceError>;
+    fn go_to(&mut self, first: u32, last: u32) -> Result<(), SourceError>;
 
     /// The page in a frame; `None` where the WAL ends before that frame does.
     ///
     /// # Errors
     /// When it cannot be read.
     fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError>;
+
+    /// The page in a frame, where that is in memory.
+    fn held(&self, frame: u32) -> Option<&[u8]>;
 }
 
 impl Frames for FrameReader<'_> {
-    fn go_to(&mut self, frame: u32) -> Result<(), SourceError> {
-        self.frames_from(frame).map(|_window| ())
+    fn go_to(&mut self, first: u32, last: u32) -> Result<(), SourceError> {
+        self.hold(first, last)
     }
 
     fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
         self.page(frame)
+    }
+
+    fn held(&self, frame: u32) -> Option<&[u8]> {
+        self.held(frame)
     }
 }
 
@@ -52,16 +60,26 @@ impl State for StateReader<'_> {
 }
 
 /// What a transaction wrote.
+#[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) frames: Vec<FrameRef>,
     pub(super) hashed: Vec<(PageNumber, PageHash)>,
     /// The hashes of the same pages before it.
     pub(super) before: Vec<Option<PageHash>>,
-    /// The pages one after another; nothing when they are more than a part holds.
+    /// The pages one after another, where they fit one part and are not all held by the reader.
     pub(super) pages: Vec<u8>,
 }
 
-/// The images of a transaction: as they were read, or read again where they were too many to keep.
+impl Written {
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        self.hashed.clear();
+        self.before.clear();
+        self.pages.clear();
+    }
+}
+
+/// The images of a transaction: as they were read, or read again where they were too many to be held.
 pub(super) struct FrameImages<'a, F> {
     pub(super) written: &'a Written,
     pub(super) page_size: PageSize,
@@ -77,8 +95,8 @@ impl<F: Frames> Images for FrameImages<'_, F> {
         // A base that cannot be read is none: the image is stored in full.
         let base = self.bases.base_of(page, before, self.frames).unwrap_or(None);
         let len = self.page_size.bytes();
-        let bytes = if let Some(read) = self.written.pages.get(index * len..(index + 1) * len) {
-            read
+        let bytes = if let Some(kept) = self.written.pages.get(index * len..(index + 1) * len) {
+            kept
         } else {
             let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
             page_of(self.frames, frame)?
@@ -86,8 +104,14 @@ impl<F: Frames> Images for FrameImages<'_, F> {
         Ok(Image { bytes, base })
     }
 
-    fn stored(&mut self, page: PageNumber, stored: Stored) {
+    fn stored(&mut self, index: usize, page: PageNumber, stored: Stored) {
         self.bases.stored(page, stored);
+        let written = self.written.frames.get(index).zip(self.written.hashed.get(index));
+        if let Some((image, &(_, hash))) = written
+            && let Some(bytes) = self.frames.held(image.frame)
+        {
+            self.bases.keep(page, hash, bytes);
+        }
     }
 }
 
@@ -112,7 +136,7 @@ impl<S: State> Images for StateImages<'_, S> {
         }
     }
 
-    fn stored(&mut self, page: PageNumber, stored: Stored) {
+    fn stored(&mut self, _index: usize, page: PageNumber, stored: Stored) {
         self.bases.stored(page, stored);
     }
 }

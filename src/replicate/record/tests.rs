@@ -42,7 +42,7 @@ impl Earlier for Failing {
 }
 
 impl Frames for Failing {
-    fn go_to(&mut self, _frame: u32) -> Result<(), SourceError> {
+    fn go_to(&mut self, _first: u32, _last: u32) -> Result<(), SourceError> {
         Ok(())
     }
 
@@ -55,6 +55,10 @@ impl Frames for Failing {
         self.left = self.left.checked_sub(1).ok_or_else(failed)?;
         self.page.fill(frame.to_le_bytes()[0]);
         Ok(Some(&self.page))
+    }
+
+    fn held(&self, _frame: u32) -> Option<&[u8]> {
+        None
     }
 }
 

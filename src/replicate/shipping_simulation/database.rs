@@ -233,12 +233,16 @@ impl Earlier for WalFrames<'_> {
 }
 
 impl Frames for WalFrames<'_> {
-    fn go_to(&mut self, _frame: u32) -> Result<(), SourceError> {
+    fn go_to(&mut self, _first: u32, _last: u32) -> Result<(), SourceError> {
         Ok(())
     }
 
     fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
         Ok(self.find(frame).map(|page| &page[..]))
+    }
+
+    fn held(&self, frame: u32) -> Option<&[u8]> {
+        self.find(frame).map(|page| &page[..])
     }
 }
 
