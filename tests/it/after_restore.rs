@@ -6,7 +6,7 @@ use std::process::Command;
 use genesis_replicate::clock;
 
 use crate::support::{
-    Application, Process, Sandbox, Sqlite, contents_of, files_below, mode, same_bytes, wait_until,
+    Process, Sandbox, Sqlite, contents_of, files_below, mode, same_bytes, wait_until, write,
 };
 
 /// Makes the database large: several packs' worth of blocks that never change.
@@ -50,13 +50,6 @@ fn insert(sandbox: &Sandbox, value: &str) {
     sandbox.application(Sqlite::Shell).run(&format!("INSERT INTO t VALUES('{value}');"));
 }
 
-#[track_caller]
-fn assert_complete(sandbox: &Sandbox, mut application: Application) {
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
-}
-
 /// Bytes in packs.
 fn packed(sandbox: &Sandbox) -> u64 {
     let packs = sandbox.objects_ending(".pack").into_iter();
@@ -78,7 +71,7 @@ fn the_latest_state_goes_on_without_an_upload() {
     insert(&sandbox, "7");
     replicator.stop();
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(7)));
-    assert_complete(&sandbox, sandbox.application(Sqlite::Shell));
+    sandbox.assert_complete();
 }
 
 /// The host is gone for good, and has released nothing: a restored database may take its place, also
@@ -103,7 +96,7 @@ fn the_latest_state_on_another_host() {
     replicator.stop();
     assert_eq!(other.generations().len(), 1);
     assert!(other.objects().len() <= before.len() + 2);
-    assert_complete(&other, application);
+    other.assert_complete_after(application);
     sandbox.replicate().stop().expect_words(&["comparing every page"]);
 }
 
@@ -152,11 +145,7 @@ fn an_earlier_state_begins_another_line_with_what_is_stored() {
     let [_, first, _] = &sandbox.objects_ending(".manifest")[..] else { panic!("not three") };
     std::fs::remove_file(first).unwrap();
     assert_eq!(sandbox.list()["generations"][1]["parent"]["txid"], 3);
-    assert_complete(&sandbox, sandbox.application(Sqlite::Shell));
-}
-
-fn write(path: &Path, bytes: &[u8]) {
-    std::io::Write::write_all(&mut std::fs::File::create(path).unwrap(), bytes).unwrap();
+    sandbox.assert_complete();
 }
 
 /// What was committed and never shipped when the database was lost is still in the local state. It is
@@ -193,7 +182,7 @@ fn what_waited_in_the_spool_is_not_lost() {
     assert!(contents_of(&sandbox.restore(&["--txid", "8"]).0).contains("'8'"));
     assert!(!contents_of(&sandbox.restore(&[]).0).contains("'8'"));
     assert!(same_bytes(&sandbox.restore(&["--txid", "6"]).0, &states[5]));
-    assert_complete(&sandbox, sandbox.application(Sqlite::Shell));
+    sandbox.assert_complete();
 }
 
 /// A file of the same name that was not restored is what it is, whatever a restore has left.

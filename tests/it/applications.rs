@@ -4,16 +4,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use genesis_replicate::clock;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::support::{
     Application, Ended, Process, Sandbox, Sqlite, assert_same, contents, contents_of, same_bytes,
-    wait_until,
+    wait_until, wal_frames,
 };
 
 const PACED: &str = include_str!("applications/paced.py");
 const THREADS: &str = include_str!("applications/threads.py");
+
+/// No commit takes as long: its own syncs may take some seconds on a busy disk, and a writer that waits
+/// for a lock in vain gives up after 5.
+const PROMPT: Duration = Duration::from_secs(4);
 
 /// How an application fared.
 #[derive(Debug)]
@@ -51,18 +54,14 @@ fn replicate(sandbox: &Sandbox, more: &[&str]) -> Process {
     replicator
 }
 
-fn connection(application: &Application) -> &Connection {
-    let Application::Inside(connection) = application else { panic!("no connection here") };
-    connection
-}
-
 /// Ends the program: what is restored is what the application sees, in one line of history.
 #[track_caller]
-fn finish(sandbox: &Sandbox, application: &Application, replicator: Process) {
+fn finish(sandbox: &Sandbox, application: &Application, replicator: Process) -> Ended {
     let ended = replicator.stop();
-    let expected = contents(connection(application));
+    let expected = contents(application.connection());
     assert_same(&contents_of(&sandbox.restore(&[]).0), &expected, "the restored database");
     assert_eq!(sandbox.generations().len(), 1, "{}", ended.stderr);
+    ended
 }
 
 /// The same impatient application alone, beside a program that never takes the write lock, and beside
@@ -80,7 +79,9 @@ fn without_patience() {
         eprintln!("--wal-limit {limit:?}: {report:?}");
         busy.push(report.busy);
         if let Some(replicator) = replicator {
-            finish(&sandbox, &application, replicator);
+            let told = finish(&sandbox, &application, replicator).stderr;
+            let has_held = told.contains("held the application's writers");
+            assert_eq!(has_held, limit != Some("0"), "{told}");
         }
     }
     assert_eq!(busy[..2], [0, 0]);
@@ -160,7 +161,7 @@ fn in_another_pid_namespace() {
     eprintln!("{emptied} times emptied in at most {longest:?}; the writer: {report:?}");
     assert!(emptied > 5 && report.busy == 0);
     // Unanswered, a checkpointer waits for 5 s, and every writer with it.
-    assert!(longest.max(report.longest) < Duration::from_secs(3));
+    assert!(longest.max(report.longest) < PROMPT);
     assert!(replicator.log().contains("procedure=Respond"));
     finish(&sandbox, &application, replicator);
 }
@@ -176,7 +177,8 @@ fn threads_that_write_and_checkpoint() {
     let moved = |way: &str| log.matches(&format!("procedure={way}")).count();
     let ways = ["Drain", "Force", "Respond"].map(moved);
     eprintln!("{report:?}; {ways:?} moves");
-    assert!(report.longest < Duration::from_secs(3));
+    assert!(ways[2] > 0, "nobody who waited was answered");
+    assert!(report.longest < PROMPT);
     finish(&sandbox, &application, replicator);
 }
 
@@ -207,12 +209,6 @@ fn two_versions_of_sqlite_by_turns() {
     assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
 }
 
-/// Frames in the WAL, and how many of them are in the database.
-fn wal(application: &Application) -> (i64, i64) {
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get(1)?, row.get(2)?));
-    connection(application).query_row("PRAGMA wal_checkpoint(NOOP)", [], row).unwrap()
-}
-
 #[test]
 fn beside_a_long_reader_writers_go_on_and_the_wal_recovers() {
     let sandbox = Sandbox::with_database();
@@ -226,15 +222,15 @@ fn beside_a_long_reader_writers_go_on_and_the_wal_recovers() {
     wait_until("two seconds", || {
         (clock::monotonic() > began + Duration::from_secs(2)).then_some(())
     });
-    let (frames, _) = wal(&application);
+    let frames = wal_frames(application.connection());
     assert!(frames > 1500, "{frames} frames: nobody was read for long");
     reader.run("COMMIT;");
 
     let mut afterwards = start(&sandbox, paced("afterwards", 5, 1500, &["synchronous=NORMAL"]));
-    wait_until("a small WAL", || (wal(&application).0 < 500).then_some(()));
+    wait_until("a small WAL", || (wal_frames(application.connection()) < 500).then_some(()));
     let after = Report::of(afterwards.wait());
     eprintln!("{frames} frames; beside the reader: {report:?}, after it: {after:?}");
     assert_eq!((report.busy, after.busy), (0, 0));
-    assert!(report.longest.max(after.longest) < Duration::from_secs(1));
+    assert!(report.longest.max(after.longest) < PROMPT);
     finish(&sandbox, &application, replicator);
 }

@@ -2,10 +2,10 @@
 
 use std::fs::{File, FileTimes};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Process, Sandbox, Sqlite, contents_of, same_bytes, wait_until};
+use crate::support::{Process, Sandbox, Sqlite, contents_of, same_bytes, wait_until, write};
 
 const PAGE: u64 = 4096;
 
@@ -14,19 +14,11 @@ fn blocks(db: &Path) -> u64 {
     db.metadata().unwrap().len().div_ceil(65_536)
 }
 
-/// A database of some 700 pages, which the audit reads in more than one piece.
-fn large() -> Sandbox {
-    let sandbox = Sandbox::new();
-    let mut application = sandbox.application(Sqlite::Shell);
-    application.run(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;
-         CREATE TABLE big(id INTEGER PRIMARY KEY, n INT, photo BLOB);
-         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 700)
-         INSERT INTO big SELECT n, 0, randomblob(3500) FROM c;",
-    );
-    application.close();
-    sandbox
-}
+/// Rows of a page each, which the audit reads in more than one piece.
+const ROWS: u32 = 700;
+
+/// So many take the audit some seconds, as fast as it may be.
+const MANY_ROWS: u32 = 6_000;
 
 fn replicate(sandbox: &Sandbox, interval: &str) -> Process {
     sandbox.start(&mut sandbox.replicate_command(&["--audit-interval", interval]))
@@ -52,7 +44,7 @@ fn cached(path: &Path) -> u64 {
 
 #[test]
 fn a_page_that_rots_is_alarmed_and_shipped() {
-    let sandbox = large();
+    let sandbox = Sandbox::large(ROWS);
     let mut replicator = replicate(&sandbox, "1s");
     replicator.wait_for_log("verified: ");
     let sound = sandbox.restore(&[]).0;
@@ -67,9 +59,7 @@ fn a_page_that_rots_is_alarmed_and_shipped() {
     application.run("UPDATE big SET n = 1 WHERE id = 5;");
     let ended = replicator.stop();
     ended.expect_words(&["good_txid=1", "kind=Rebase"]);
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete_after(application);
     // What it was before is still there.
     assert!(same_bytes(&sandbox.restore(&["--txid", "1"]).0, &sound));
     assert_eq!(sandbox.generations().len(), 1);
@@ -88,14 +78,13 @@ while True:
         c.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchall()
     time.sleep(0.003)
 ";
-    let sandbox = large();
+    let sandbox = Sandbox::large(ROWS);
     let mut replicator = replicate(&sandbox, "1s");
     replicator.wait_for_log("verified: ");
     let mut python = Command::new("python3");
     let writer = sandbox.start(python.args(["-c", WRITER]).arg(&sandbox.db));
     replicator.wait_for_log("is as it was recorded");
-    let passes = |log: &str| log.matches("is as it was recorded").count();
-    wait_until("another pass", || (passes(&replicator.log()) > 1).then_some(()));
+    replicator.wait_for_another("is as it was recorded", 1);
     writer.kill();
     assert!(!replicator.log().contains("CHANGED ON THE DISK"), "{}", replicator.log());
     // What a checkpoint still has to write would mend it.
@@ -109,16 +98,16 @@ while True:
 
 #[test]
 fn a_first_snapshot_is_verified_once_and_a_restart_goes_on_where_the_audit_was() {
-    let sandbox = large();
+    let sandbox = Sandbox::large(MANY_ROWS);
     let audit = sandbox.state().join("audit");
     let progress = || std::fs::read_to_string(&audit).unwrap_or_default();
     let mut replicator = replicate(&sandbox, "7d");
+    replicator.wait_until_followed();
     let next = wait_until("a first piece of the first pass", || {
         let next = progress().strip_prefix("first ")?.trim().parse::<u64>().ok()?;
         (next > 0).then_some(next)
     });
     assert!(next < blocks(&sandbox.db), "the first pass is over at once");
-    replicator.wait_until_followed();
     replicator.kill();
     assert!(progress().starts_with("first "), "{}", progress());
     let mut replicator = replicate(&sandbox, "7d");
@@ -149,6 +138,11 @@ fn nothing_is_read_where_that_is_not_wanted() {
     assert!(contents_of(&sandbox.restore(&[]).0).contains("second"));
 }
 
+/// A file that nobody reads: what goes of it, goes for want of memory.
+fn control(path: &Path) -> PathBuf {
+    path.with_file_name("control")
+}
+
 /// Leaves 16 KiB of each 80 KiB of a file in the page cache: so many bytes then; `None` where the file
 /// system does not give its cache up.
 fn cache_scattered(path: &Path) -> Option<u64> {
@@ -163,7 +157,9 @@ for place in range(0, os.fstat(f).st_size, 81920):
 ";
     let mut python = Command::new("python3");
     assert!(python.args(["-c", SCATTERED]).arg(path).status().unwrap().success());
-    let (size, cached) = (path.metadata().unwrap().len(), cached(path));
+    let size = path.metadata().unwrap().len();
+    write(&control(path), vec![1; usize::try_from(size).unwrap()]);
+    let cached = cached(path);
     if (size / 10..size / 2).contains(&cached) {
         return Some(cached);
     }
@@ -175,6 +171,10 @@ for place in range(0, os.fstat(f).st_size, 81920):
 #[track_caller]
 fn assert_left_alone(path: &Path, before: u64) {
     let after = cached(path);
+    if after < before && cached(&control(path)) < path.metadata().unwrap().len() {
+        eprintln!("skipped: the kernel takes memory back");
+        return;
+    }
     // A kernel that cannot mark what it fetches keeps some pages; the first is read by SQLite.
     let tolerance = path.metadata().unwrap().len() / 20 + PAGE;
     assert!(after.abs_diff(before) <= tolerance, "{before} bytes were cached, and {after} are");
@@ -182,32 +182,31 @@ fn assert_left_alone(path: &Path, before: u64) {
 
 #[test]
 fn the_audit_leaves_the_page_cache_alone() {
-    let sandbox = large();
+    let sandbox = Sandbox::large(ROWS);
     let mut replicator = replicate(&sandbox, "1s");
     replicator.wait_for_log("verified: ");
     let Some(before) = cache_scattered(&sandbox.db) else { return };
-    let passes = |log: &str| log.matches("is as it was recorded").count();
-    let so_far = passes(&replicator.log());
-    wait_until("two passes", || (passes(&replicator.log()) > so_far + 1).then_some(()));
+    let so_far = replicator.logged("is as it was recorded");
+    replicator.wait_for_another("is as it was recorded", so_far + 1);
     assert_left_alone(&sandbox.db, before);
     replicator.stop();
 }
 
 #[test]
 fn a_snapshot_leaves_the_page_cache_alone() {
-    let sandbox = large();
+    let sandbox = Sandbox::large(ROWS);
     let Some(before) = cache_scattered(&sandbox.db) else { return };
     let mut replicator = replicate(&sandbox, "0s");
     replicator.wait_for_log("a snapshot is stored");
     assert_left_alone(&sandbox.db, before);
     replicator.stop();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete();
 }
 
 /// What was written while nobody looked is found by reading every page.
 #[test]
 fn a_comparison_leaves_the_page_cache_alone() {
-    let sandbox = large();
+    let sandbox = Sandbox::large(ROWS);
     let mut replicator = replicate(&sandbox, "0s");
     replicator.wait_for_log("a snapshot is stored");
     replicator.stop();
@@ -219,5 +218,5 @@ fn a_comparison_leaves_the_page_cache_alone() {
     replicator.wait_for_log("recorded in one what was not seen commit by commit");
     assert_left_alone(&sandbox.db, before);
     replicator.stop();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete();
 }

@@ -1,14 +1,12 @@
 //! The wall clock is set, in either direction and far: transactions keep their order and their times.
 
-use std::io::Write;
-
 use genesis_replicate::clock;
 use genesis_wal::time::Micros;
 use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::{
-    Application, Ended, Process, Sandbox, Server, Sqlite, WallClock, contents, contents_of,
+    Application, Ended, Process, Sandbox, Server, Sqlite, WallClock, contents, contents_of, write,
 };
 
 const TEN_YEARS: i64 = 10 * 365 * 86_400;
@@ -162,7 +160,7 @@ fn it_was_set_back_and_the_tip_cannot_be_read() {
     let mut damaged = std::fs::read(&tip).unwrap();
     *damaged.last_mut().unwrap() ^= 1;
     std::fs::remove_file(&tip).unwrap();
-    std::fs::File::create(&tip).unwrap().write_all(&damaged).unwrap();
+    write(&tip, &damaged);
     std::fs::remove_file(machine.sandbox.state().join("clock")).unwrap();
     machine.clock.set(-3600);
     let mut replicator = machine.replicate();

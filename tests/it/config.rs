@@ -8,7 +8,9 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Ended, Process, Sandbox, Sqlite, contents_of, files_below, wait_until};
+use crate::support::{
+    Ended, Process, Sandbox, Sqlite, contents_of, files_below, wait_until, write,
+};
 
 /// Names the configuration.
 const VARIABLE: &str = "GENESIS_REPLICATE_CONFIG";
@@ -138,7 +140,7 @@ fn where_it_is_found() {
     let sandbox = two_databases();
     let elsewhere = sandbox.path("elsewhere.toml");
     let db = "[[db]]\npath = 'x.db'\nreplica = 'r'";
-    File::create(&elsewhere).unwrap().write_all(db.as_bytes()).unwrap();
+    write(&elsewhere, db);
     let shown = |named: Option<&str>, variable: &str| {
         let named = named.map_or(vec![], |file| vec!["--config", file]);
         let mut command = command(&sandbox, &[&["config", "show"], &named[..]].concat());

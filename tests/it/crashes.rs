@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::support::{
-    Application, BrokenCalls, Process, Sandbox, Sqlite, can_trace, contents_of, failing_at,
+    Application, BrokenCalls, Process, Sandbox, Sqlite, can_attach, contents_of, failing_at,
     setting, wait_until,
 };
 
@@ -158,7 +158,7 @@ fn killed_call(call: &str, pid: u32, trace: &Path) -> String {
 
 /// Kills at every call of a kind, again and again until each of its steps was hit.
 fn kill_at_every(call: &str) {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
     let steps = || STEPS.iter().filter(|(_, by, _)| *by == call);

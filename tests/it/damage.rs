@@ -12,8 +12,14 @@ use crate::support::{Sandbox, Sqlite, contents_of, files_below, wait_until};
 
 /// A replica with one snapshot and several segments.
 fn replicated() -> Sandbox {
+    replicated_with("")
+}
+
+/// A replica of a database that has something more in its snapshot.
+fn replicated_with(more: &str) -> Sandbox {
     let sandbox = Sandbox::with_database();
     let mut application = sandbox.application(Sqlite::Shell);
+    application.run(more);
     let replicator = sandbox.replicate();
     for txid in 2..=5_u64 {
         application.run(&format!("INSERT INTO t VALUES(randomblob({txid} * 3000));"));
@@ -244,18 +250,13 @@ fn swapped_objects() {
 
 #[test]
 fn objects_of_another_replica() {
-    let (sandbox, other) = (replicated(), replicated());
+    let other = "INSERT INTO t VALUES('of another');";
+    let (sandbox, other) = (replicated(), replicated_with(other));
     for ending in [".seg", ".manifest", ".pack"] {
         let object = &sandbox.objects_ending(ending)[0];
         let good = std::fs::read(object).unwrap();
         put_back(object, &std::fs::read(&other.objects_ending(ending)[0]).unwrap());
-        if ending == ".pack" {
-            // The same database in both: what the manifest asks for may well be the same bytes.
-            let same = std::fs::read(object).unwrap().len() == good.len();
-            assert!(same || sandbox.try_restore(&[]).1.code == 5);
-        } else {
-            assert_refused(&sandbox, object);
-        }
+        assert_refused(&sandbox, object);
         put_back(object, &good);
     }
     sandbox.restore(&[]);

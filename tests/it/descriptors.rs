@@ -11,15 +11,6 @@ use genesis_replicate::clock;
 
 use crate::support::{Process, Sandbox, Sqlite, can_trace, traced, wait_until};
 
-/// Commits some 1,500 times a second.
-const LOAD: &str = "
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
-while True:
-    connection.execute('INSERT INTO t VALUES (?)', ('x' * 200,))
-    time.sleep(0.0005)
-";
-
 /// What was done, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Event {
@@ -205,8 +196,7 @@ fn nothing_is_closed_and_something_is_locked_until_the_end() {
     let mut command = traced(&sandbox.replicate_command(&more), calls, &trace);
     let mut replicator = sandbox.start(&mut command);
     replicator.wait_until_followed();
-    let mut load = Command::new("python3");
-    let load = sandbox.start(load.args(["-c", LOAD]).arg(&sandbox.db));
+    let load = sandbox.load(Duration::from_micros(500));
     let moved = |replicator: &Process, way: &str| {
         let moved = format!("procedure={way}");
         (replicator.log().matches(&moved).count() >= 10).then_some(())

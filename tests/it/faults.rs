@@ -17,8 +17,8 @@ use genesis_replicate::clock;
 
 use crate::kill::{Model, Running, Writer};
 use crate::support::{
-    Application, BrokenCalls, Process, Sandbox, Sqlite, assert_same, can_trace, contents_of,
-    failing_at, same_bytes, setting, wait_until,
+    BrokenCalls, Process, Sandbox, Sqlite, assert_same, can_attach, can_trace, contents_of,
+    failing_at, setting, wait_until,
 };
 
 /// Which calls fail.
@@ -64,13 +64,14 @@ const SOURCE: [Row; 6] = [
 ];
 
 /// Faults of everything that this process does.
-const ANYWHERE: [Row; 10] = [
+const ANYWHERE: [Row; 11] = [
     row("pwrite64", "ENOSPC", Where::Anywhere, &["NOT PROTECTED"]),
     row("ftruncate", "EIO", Where::Anywhere, &["NOT PROTECTED"]),
     row(SYNCS, "EIO", Where::Anywhere, &[TRIED_AGAIN]),
     row("copy_file_range,sendfile", "ENOSPC", Where::Anywhere, &[TRIED_AGAIN]),
     row("renameat2", "EROFS", Where::Anywhere, &["NOT PROTECTED", TRIED_AGAIN]),
     row("openat", "EMFILE", Where::Anywhere, &["NOT PROTECTED"]),
+    row("openat", "EACCES", Where::Anywhere, &["NOT PROTECTED"]),
     row("mkdir", "EROFS", Where::Anywhere, &["Read-only file system"]),
     row("unlink", "EROFS", Where::Anywhere, &["cannot remove"]),
     row(
@@ -174,7 +175,7 @@ impl Scene<'_> {
 
 /// Lets every fault of a table come, once and for a while, while a database is followed.
 fn play_all(rows: &[Row]) {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
     let sandbox = Sandbox::new();
@@ -247,7 +248,7 @@ fn of_the_start() {
 /// The page table cannot be written at the end: the next start makes it anew.
 #[test]
 fn of_the_page_table_at_the_end() {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
     let sandbox = Sandbox::with_database();
@@ -269,7 +270,7 @@ fn of_the_page_table_at_the_end() {
 /// A folder's sync that failed is not taken for a success the next time: the object is written anew.
 #[test]
 fn of_a_sync_that_then_seems_to_succeed() {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
     let sandbox = Sandbox::with_database();
@@ -294,25 +295,13 @@ fn of_a_sync_that_then_seems_to_succeed() {
     assert!(contents_of(&sandbox.restore(&[]).0).contains("'third'"));
 }
 
-/// A database of so many rows, a page each, that is captured beside its follower.
-fn large(rows: u32) -> (Sandbox, Application) {
-    let sandbox = Sandbox::new();
-    let mut application = sandbox.application(Sqlite::Python);
-    application.run(&format!(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;
-         CREATE TABLE big(id INTEGER PRIMARY KEY, n INT, photo BLOB);
-         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
-         INSERT INTO big SELECT n, 0, randomblob(3500) FROM c;"
-    ));
-    (sandbox, application)
-}
-
 #[test]
 fn of_a_file_that_is_being_captured() {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
-    let (sandbox, mut application) = large(6_000);
+    let sandbox = Sandbox::large(6_000);
+    let mut application = sandbox.application(Sqlite::Python);
     let mut replicator = sandbox.start(&mut sandbox.replicate_command(&BUSY));
     replicator.wait_for_log("a snapshot is stored");
     let trace = sandbox.path("logs/fault");
@@ -326,12 +315,9 @@ fn of_a_file_that_is_being_captured() {
     application.run("UPDATE big SET n = n + 1;");
     replicator.wait_for_log("cannot read the database for a snapshot");
     fault.end();
-    let stored = |log: &str| log.matches("a snapshot is stored").count();
-    wait_until("the snapshot", || (stored(&replicator.log()) > 1).then_some(()));
+    replicator.wait_for_another("a snapshot is stored", 1);
     replicator.stop();
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete_after(application);
 }
 
 /// Commits come in faster than blocks can be read: the last pass comes nevertheless.
@@ -351,7 +337,8 @@ while True:
     if !can_trace() {
         return;
     }
-    let (sandbox, application) = large(5_000);
+    let sandbox = Sandbox::large(5_000);
+    let application = sandbox.application(Sqlite::Python);
     let mut python = Command::new("python3");
     let load = sandbox.start(python.args(["-c", LOAD]).arg(&sandbox.db));
     let command = sandbox.replicate_command(&BUSY);
@@ -363,10 +350,7 @@ while True:
     load.kill();
     replicator.stop();
     application.close();
-    let mut application = sandbox.application(Sqlite::Shell);
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete();
 }
 
 /// What nothing holds must be read under the write lock, and somebody keeps that: every page is

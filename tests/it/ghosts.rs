@@ -5,8 +5,7 @@
 use std::process::Command;
 
 use crate::support::{
-    Application, Process, Sandbox, Sqlite, assert_same, can_trace, contents, contents_of,
-    killed_at, wait_until,
+    Process, Sandbox, Sqlite, assert_same, can_trace, contents, contents_of, killed_at, wait_until,
 };
 
 /// Durable, so that the frames are synced before the commit is published.
@@ -39,8 +38,7 @@ fn each_call(sandbox: &Sandbox, calls: &[&str], mut then: impl FnMut(&str, u32))
 /// What a new connection sees.
 fn seen(sandbox: &Sandbox) -> String {
     let application = sandbox.application(Sqlite::Bundled);
-    let Application::Inside(connection) = &application else { unreachable!() };
-    let seen = contents(connection);
+    let seen = contents(application.connection());
     application.close();
     seen
 }

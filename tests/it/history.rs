@@ -32,7 +32,7 @@ impl Historian {
     }
 
     fn remember(&mut self) {
-        let Application::Inside(connection) = &self.application else { unreachable!() };
+        let connection = self.application.connection();
         self.states.push(contents(connection));
     }
 

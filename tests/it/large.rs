@@ -116,7 +116,5 @@ fn a_wal_over_4_gib() {
     replicator.stop();
     assert_eq!((sandbox.last_txid(), sandbox.generations().len()), (Some(txid + 1), 1));
     reader.close();
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete_after(application);
 }

@@ -19,7 +19,7 @@ use genesis_wal::part::Stamp;
 use genesis_wal::segment::{SegmentEncoder, TransactionHeader, TransactionKind};
 use genesis_wal::time::Micros;
 
-use crate::support::{Process, Random, Repeatable, Sandbox, setting};
+use crate::support::{Process, Random, Repeatable, Sandbox, setting, write};
 
 const TRANSACTIONS: u64 = 20_000;
 
@@ -170,17 +170,9 @@ fn page_size() -> PageSize {
 }
 
 fn store(replica: &Path, name: ObjectName, bytes: &[u8]) {
-    use std::io::Write;
     let path = replica.join(name.to_string());
     std::fs::DirBuilder::new().recursive(true).create(path.parent().unwrap()).unwrap();
-    std::fs::File::create(path).unwrap().write_all(bytes).unwrap();
-}
-
-/// The most memory that a process has had, while it runs.
-fn peak(process: &Process) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+    write(&path, bytes);
 }
 
 #[tokio::test]
@@ -203,7 +195,7 @@ async fn the_memory_of_a_restore_is_bounded() {
         sandbox.start(Process::command(arguments).arg(&output).args(["--parallelism", "4"]));
     let mut most = 0;
     let ended = loop {
-        most = most.max(peak(&restore).unwrap_or_default());
+        most = most.max(restore.peak().unwrap_or_default());
         if let Some(ended) = restore.ended() {
             break ended.expect_code(0);
         }

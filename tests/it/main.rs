@@ -40,6 +40,8 @@ mod network;
 mod options;
 mod pages;
 mod places;
+mod power_loss;
+mod priorities;
 mod random_history;
 mod refusals;
 mod restarts;

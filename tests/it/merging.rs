@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use genesis_replicate::clock;
-use rusqlite::Connection;
 
-use crate::support::{Application, Sandbox, Sqlite, files_below, same_bytes, wait_until};
+use crate::support::{Application, Sandbox, Sqlite, files_below, rows_of, same_bytes, wait_until};
 
 /// A segment for each transaction, unless they come faster.
 const EAGER: [&str; 2] = ["--sync-interval", "1ms"];
@@ -44,19 +43,6 @@ fn wait_for_merged(sandbox: &Sandbox, level: u8) {
     });
 }
 
-/// The rows of a database that gets one with each transaction.
-fn rows(path: &Path) -> u64 {
-    let connection = Connection::open(path).unwrap();
-    let count = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
-    count.unwrap().cast_unsigned()
-}
-
-fn assert_complete(sandbox: &Sandbox, mut application: Application) {
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
-}
-
 #[test]
 fn thousands_of_transactions_are_restored_from_few_objects() {
     let sandbox = Sandbox::with_database();
@@ -83,9 +69,9 @@ fn thousands_of_transactions_are_restored_from_few_objects() {
         let count = planned(&sandbox, txid);
         assert!(count <= 100, "{count} of {all} segments for transaction {txid}");
         let (restored, _) = sandbox.restore(&["--txid", &txid.to_string()]);
-        assert_eq!(rows(&restored), txid);
+        assert_eq!(rows_of(&restored), txid);
     }
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 /// Merging goes on from what the replica holds; with copies in the spool and without.
@@ -112,8 +98,8 @@ fn restarts_do_not_keep_segments_from_being_merged() {
         assert_eq!((planned(&sandbox, 20), planned(&sandbox, 37)), (1, 5));
         assert_eq!(kept().len(), left, "{:?}", kept());
         let (restored, _) = sandbox.restore(&["--txid", "20"]);
-        assert_eq!(rows(&restored), 20);
-        assert_complete(&sandbox, application);
+        assert_eq!(rows_of(&restored), 20);
+        sandbox.assert_complete_after(application);
     }
 }
 
@@ -181,5 +167,5 @@ fn a_start_does_not_need_a_damaged_merged_segment() {
     commit_one_by_one(&sandbox, &mut application, 1);
     replicator.stop();
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(34)));
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }

@@ -12,8 +12,7 @@ use rustix::process::Signal;
 
 use crate::kill::{Witness, Writer};
 use crate::support::{
-    Ended, Fault, Process, Proxy, Random, Repeatable, Request, Sandbox, Server, Sqlite, same_bytes,
-    setting, wait_until,
+    Ended, Fault, Process, Proxy, Random, Repeatable, Request, Sandbox, Server, setting, wait_until,
 };
 
 const TROUBLES: u64 = 100;
@@ -215,10 +214,7 @@ fn disturb_one(server: &Server, seed: u64, troubles: u64) {
     running.stop();
     scene.finish().expect_code(128 + 15);
     scene.heal();
-    let mut shell = sandbox.application(Sqlite::Shell);
-    shell.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    shell.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete();
     let (requests, restored) = (proxy.requests().len(), scene.restored);
     eprintln!(
         "{requests} requests, {restored} restores in trouble, {} commits",

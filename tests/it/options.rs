@@ -1,13 +1,11 @@
 //! What `restore` and `list` are asked for beside the state.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use genesis_replicate::clock;
 use serde_json::Value;
 
-use crate::support::{Ended, Sandbox, Sqlite, contents_of, files_below};
+use crate::support::{Ended, Sandbox, Sqlite, contents_of, files_below, write};
 
 /// A replica of transactions 1 to 4.
 fn replicated() -> Sandbox {
@@ -29,10 +27,6 @@ fn json(ended: Ended) -> Value {
 fn restore(sandbox: &Sandbox, output: &Path, more: &[&str]) -> Ended {
     let replica = sandbox.replica.to_str().unwrap();
     sandbox.run(&[&["restore", replica, "--output", output.to_str().unwrap()], more].concat())
-}
-
-fn write(path: &Path, bytes: &[u8]) {
-    File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
 #[test]
@@ -106,7 +100,7 @@ fn a_replica_that_holds_nothing_yet() {
     std::fs::create_dir(&empty).unwrap();
     assert!(skip(&empty, 0).stdout.contains("there is no replica yet"));
     let described = sandbox.replica.join("genesis.json");
-    write(&empty.join("genesis.json"), &std::fs::read(&described).unwrap());
+    write(&empty.join("genesis.json"), std::fs::read(&described).unwrap());
     assert!(skip(&empty, 0).stdout.contains("holds nothing yet"));
     assert!(!output.exists());
 

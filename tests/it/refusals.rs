@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use crate::support::{Fuse, Sandbox, Sqlite, files_below};
+use crate::support::{Fuse, Sandbox, Sqlite, files_below, write};
 
 #[test]
 fn what_is_no_database() {
@@ -12,7 +12,7 @@ fn what_is_no_database() {
     let text = "This is a letter, not a database. ".repeat(99).into_bytes();
     for bytes in [encrypted, text, b"short".to_vec()] {
         let sandbox = Sandbox::new();
-        File::create(&sandbox.db).unwrap().write_all(&bytes).unwrap();
+        write(&sandbox.db, &bytes);
         let refused = sandbox.replicate_fails(&[]).expect_code(3);
         refused.expect_words(&["app.db is not an SQLite database, or it is encrypted", "--db"]);
         assert_eq!(std::fs::read(&sandbox.db).unwrap(), bytes);
@@ -159,7 +159,7 @@ fn an_output_that_is_there() {
     let replica = sandbox.replica.to_str().unwrap();
     for in_the_way in ["new.db", "new.db-wal", "new.db-shm", "new.db-journal"] {
         let path = sandbox.path("out").join(in_the_way);
-        File::create(&path).unwrap().write_all(b"precious").unwrap();
+        write(&path, "precious");
         let output = sandbox.path("out/new.db");
         let arguments = ["restore", replica, "--output", output.to_str().unwrap()];
         let refused = sandbox.run(&arguments).expect_code(2);

@@ -14,13 +14,6 @@ fn replicated(sandbox: &Sandbox) -> Application {
     application
 }
 
-/// The replica's latest state is the database's.
-fn assert_complete(sandbox: &Sandbox, mut application: Application) {
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
-}
-
 #[test]
 fn nothing_changed_and_nothing_is_shipped() {
     let sandbox = Sandbox::with_database();
@@ -36,7 +29,7 @@ fn nothing_changed_and_nothing_is_shipped() {
     application.run("INSERT INTO t VALUES('fourth');");
     replicator.stop();
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(4)));
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 #[test]
@@ -63,7 +56,7 @@ fn commits_while_we_were_away_are_shipped_as_late() {
     assert!(!said.contains("while nobody looked"), "{said}");
     let (restored, _) = sandbox.restore(&["--txid", "4"]);
     assert!(contents_of(&restored).ends_with("t 'away'\n"));
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 /// Nothing holds what is in the WAL and in the database: it is read while nobody can write.
@@ -81,7 +74,7 @@ fn commits_that_were_checkpointed_while_we_were_away_are_shipped_one_by_one() {
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(6)));
     let (restored, _) = sandbox.restore(&["--txid", "4"]);
     assert!(contents_of(&restored).ends_with("t 'away'\n"));
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 #[test]
@@ -101,7 +94,7 @@ fn an_application_that_was_closed_and_opened_without_a_change() {
     application.run("INSERT INTO t VALUES('fourth');");
     replicator.stop();
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(4)));
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 #[test]
@@ -121,12 +114,16 @@ fn a_change_that_nobody_saw_is_shipped_as_one_record_of_the_pages_that_differ() 
 
     // The line goes on, and what was before stays.
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (1, Some(5)));
+    let listed = sandbox.run(&["list", sandbox.replica.to_str().unwrap(), "--transactions"]);
+    let listed = listed.expect_code(0).stdout;
+    let kinds: Vec<_> = listed.lines().filter(|line| line.contains("rebase")).collect();
+    assert_eq!(kinds.len(), 1, "{listed}");
     let (restored, _) = sandbox.restore(&["--txid", "3"]);
     assert!(same_bytes(&restored, &old));
     let (restored, _) = sandbox.restore(&["--txid", "4"]);
     let expected = contents_of(&old) + "t 'unseen'\n";
     assert_same(&contents_of(&restored), &expected, "the state that was found");
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 /// A database of the same name that is another one: it is refused, and when it is wanted, the replica
@@ -150,7 +147,7 @@ fn another_database_in_its_place() {
     replicator.stop();
     assert_eq!((sandbox.generations().len(), sandbox.last_txid()), (2, Some(5)));
     assert!(same_bytes(&sandbox.restore(&["--txid", "3"]).0, &old));
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }
 
 /// Half of the pages tell a database from another that has come to its place, where there are some; the
@@ -222,5 +219,5 @@ fn many_short_runs() {
         assert_eq!(sandbox.last_txid(), Some(n));
     }
     assert_eq!(sandbox.generations().len(), 1);
-    assert_complete(&sandbox, application);
+    sandbox.assert_complete_after(application);
 }

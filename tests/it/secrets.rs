@@ -1,9 +1,8 @@
 //! Nothing that this program says, writes or shows tells the keys that it was given.
 
-use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Process, Sandbox, Server, files_below};
+use crate::support::{Process, Sandbox, Server, files_below, write};
 
 const TOKEN: &str = "planted-session-token-0123456789";
 
@@ -33,7 +32,7 @@ impl Planted {
         let [(_, id), (_, secret)] = keys;
         write(
             &sandbox.path("credentials"),
-            &format!(
+            format!(
                 "[planted]\naws_access_key_id={id}\naws_secret_access_key={secret}\n\
                  aws_session_token={TOKEN}\n"
             ),
@@ -44,11 +43,11 @@ impl Planted {
         );
         write(&sandbox.path("answer.json"), &answer);
         let program = format!("cat {}", sandbox.path("answer.json").display());
-        write(&sandbox.path("config"), &format!("[profile asked]\ncredential_process={program}\n"));
+        write(&sandbox.path("config"), format!("[profile asked]\ncredential_process={program}\n"));
         let address = Server::ministack().address();
         write(
             &sandbox.path("genesis-replicate.toml"),
-            &format!("[[db]]\npath = 'app/app.db'\nreplica = '{address}'\n"),
+            format!("[[db]]\npath = 'app/app.db'\nreplica = '{address}'\n"),
         );
         Self { sandbox, given, keys, address, said: String::new() }
     }
@@ -94,10 +93,6 @@ impl Planted {
             }
         }
     }
-}
-
-fn write(path: &Path, text: &str) {
-    std::io::Write::write_all(&mut std::fs::File::create(path).unwrap(), text.as_bytes()).unwrap();
 }
 
 /// Shows what others see of the process that runs it, and what it inherits.

@@ -2,7 +2,6 @@
 //! and again, interrupted.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -11,22 +10,15 @@ use std::time::Duration;
 use genesis_replicate::clock;
 
 use crate::support::{
-    Application, Process, Sandbox, Sqlite, assert_same, contents_of, same_bytes, wait_until,
+    Mounted, Process, Sandbox, Sqlite, assert_same, contents_of, wait_until, write,
 };
 
-/// A database of so many rows, a page each, that do not compress.
-fn large(rows: u32) -> Sandbox {
-    let sandbox = Sandbox::new();
-    let mut application = sandbox.application(Sqlite::Shell);
-    application.run(&format!(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;
-         CREATE TABLE big(id INTEGER PRIMARY KEY, n INT, photo BLOB);
-         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
-         INSERT INTO big SELECT n, 0, randomblob(3500) FROM c;"
-    ));
-    application.close();
-    sandbox
-}
+/// The most memory that a snapshot may take, however large the database: less than one of 36,000 rows
+/// and its packs.
+const MOST_MIB: u64 = 200;
+
+/// In this time the file is looked at twice, unless the machine is busy.
+const LOOKS: Duration = Duration::from_millis(1100);
 
 /// Counts up rows by chance, a commit each, until it is killed.
 const LOAD: &str = "
@@ -47,18 +39,10 @@ fn bytes_of(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> u64 {
     paths.into_iter().map(|path| path.as_ref().metadata().unwrap().len()).sum()
 }
 
-/// The replica's latest state is the database's, byte for byte.
-fn assert_complete(sandbox: &Sandbox) {
-    let mut application = sandbox.application(Sqlite::Shell);
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
-}
-
 #[test]
 fn a_database_in_use_is_captured_in_passes() {
     const ROWS: u32 = 12_000;
-    let sandbox = large(ROWS);
+    let sandbox = Sandbox::large(ROWS);
     let load = load(&sandbox, ROWS);
     let mut replicator = sandbox.replicate();
     replicator.wait_for_log("a snapshot is stored");
@@ -68,17 +52,13 @@ fn a_database_in_use_is_captured_in_passes() {
     replicator.stop();
     // A state between the snapshot and the last commit, whole as SQLite sees it.
     let (restored, _) = sandbox.restore(&["--txid", &(first + 20).to_string()]);
-    let Application::Inside(connection) = Application::open(Sqlite::Bundled, &restored) else {
-        panic!("no connection here")
-    };
-    let checked: String = connection.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
-    assert_eq!(checked, "ok");
-    assert_complete(&sandbox);
+    contents_of(&restored);
+    sandbox.assert_complete();
 }
 
 #[test]
 fn the_second_snapshot_stores_what_changed_and_an_idle_database_has_no_third() {
-    let sandbox = large(12_000);
+    let sandbox = Sandbox::large(12_000);
     let manifests = || sandbox.objects_ending(".manifest").len();
     let more = ["--snapshot-interval", "1s"];
     let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
@@ -95,13 +75,13 @@ fn the_second_snapshot_stores_what_changed_and_an_idle_database_has_no_third() {
     assert_eq!(manifests(), 2);
     replicator.stop();
     // By the second snapshot alone: nothing comes after it.
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 }
 
 #[test]
 fn an_interrupted_snapshot_goes_on_with_what_is_stored() {
     const ROWS: u32 = 36_000;
-    let sandbox = large(ROWS);
+    let sandbox = Sandbox::large(ROWS);
     let packs = || sandbox.objects_ending(".pack");
     let replicator = sandbox.replicate();
     wait_until("two packs", || (packs().len() >= 2).then_some(()));
@@ -112,16 +92,18 @@ fn an_interrupted_snapshot_goes_on_with_what_is_stored() {
     application.close();
     let mut replicator = sandbox.replicate();
     replicator.wait_for_log("a snapshot is stored");
+    let peak = replicator.peak().unwrap() >> 20;
+    assert!(peak < MOST_MIB, "{peak} MiB of memory");
     replicator.stop();
     let (stored, whole) = (bytes_of(packs()), sandbox.db.metadata().unwrap().len());
     // At most the pack that was on its way came twice.
     assert!(stored < whole + (40 << 20), "{stored} bytes of packs for {whole}");
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 }
 
 #[test]
 fn a_wal_that_is_gone_costs_only_the_pages_that_differ() {
-    let sandbox = large(12_000);
+    let sandbox = Sandbox::large(12_000);
     let mut replicator = sandbox.replicate();
     replicator.wait_for_log("a snapshot is stored");
     replicator.stop();
@@ -135,12 +117,12 @@ fn a_wal_that_is_gone_costs_only_the_pages_that_differ() {
     let after: Vec<_> = after.map(|name| sandbox.replica.join(name)).collect();
     assert_eq!(after.len(), 1, "{after:?}");
     assert!(bytes_of(&after) < 40_000);
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 }
 
 #[test]
 fn a_page_table_that_is_lost_torn_or_old_is_made_anew() {
-    let sandbox = large(6_000);
+    let sandbox = Sandbox::large(6_000);
     let mut replicator = sandbox.replicate();
     replicator.wait_for_log("a snapshot is stored");
     replicator.stop();
@@ -156,7 +138,7 @@ fn a_page_table_that_is_lost_torn_or_old_is_made_anew() {
     torn.truncate(torn.len() / 2);
     for bytes in [Some(torn), Some(old), None] {
         match bytes {
-            Some(bytes) => File::create(&table).unwrap().write_all(&bytes).unwrap(),
+            Some(bytes) => write(&table, &bytes),
             None => std::fs::remove_file(&table).unwrap(),
         }
         sandbox.replicate().stop().expect_words(&["continuing what the replica holds"]);
@@ -170,14 +152,14 @@ fn a_page_table_that_is_lost_torn_or_old_is_made_anew() {
     replicator.stop();
     assert_eq!(sandbox.generations().len(), 1);
     application.close();
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 }
 
 /// Whether or not the hashes of its pages are still known on this side.
 #[test]
 fn a_pack_that_is_gone_is_named_by_no_later_snapshot() {
     for keeps_table in [true, false] {
-        let sandbox = large(6_000);
+        let sandbox = Sandbox::large(6_000);
         let more = ["--snapshot-interval", "1s"];
         let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
         replicator.wait_for_log("a snapshot is stored");
@@ -193,46 +175,51 @@ fn a_pack_that_is_gone_is_named_by_no_later_snapshot() {
         replicator.wait_for_log("a snapshot is stored");
         replicator.stop();
         application.close();
-        assert_complete(&sandbox);
+        sandbox.assert_complete();
     }
 }
 
 /// As by `rsync --inplace`, or a failing disk that somebody mends by hand.
 #[test]
 fn a_page_that_is_written_past_sqlite_is_found_and_shipped() {
-    let sandbox = large(6_000);
-    let mut replicator = sandbox.replicate();
+    let sandbox = Sandbox::large(6_000);
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&["--log-level", "debug"]));
     replicator.wait_for_log("a snapshot is stored");
+    replicator.wait_for_log("parked=true");
+    let parked = replicator.logged("parked=true");
     let mut application = sandbox.application(Sqlite::Python);
     application.run("UPDATE big SET n = 1 WHERE id = 1;");
     sandbox.wait_for_txid(2);
-    // A write beside a checkpoint would be taken for its own.
-    clock::rest(Duration::from_millis(1500));
+    replicator.wait_for_another("parked=true", parked);
     let file = File::options().write(true).open(&sandbox.db).unwrap();
-    file.write_all_at(b"overwritten", 3000 * 4096 + 500).unwrap();
-    replicator.wait_for_log("THE DATABASE FILE WAS WRITTEN TO");
+    // A write that is seen together with that checkpoint is taken for its own: then another is needed.
+    wait_until("the write to be found", || {
+        clock::rest(LOOKS);
+        file.write_all_at(b"overwritten", 3000 * 4096 + 500).unwrap();
+        let deadline = clock::monotonic() + LOOKS * 10;
+        while clock::monotonic() < deadline {
+            if replicator.logged("THE DATABASE FILE WAS WRITTEN TO") > 0 {
+                return Some(());
+            }
+            clock::rest(Duration::from_millis(10));
+        }
+        None
+    });
     replicator.wait_for_log("pages=1 kind=Rebase");
     application.run("UPDATE big SET n = 2 WHERE id = 2;");
     let ended = replicator.stop();
     assert_eq!(ended.stderr.matches("WAS WRITTEN TO").count(), 1, "{}", ended.stderr);
     assert_eq!(sandbox.generations().len(), 1);
     application.close();
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 }
 
 /// A file system of its own for the local state, which is soon full.
 #[test]
 fn a_full_disk_harms_no_one_and_heals() {
-    let sandbox = large(100);
+    let sandbox = Sandbox::large(100);
     let state = sandbox.path("state");
-    std::fs::create_dir(&state).unwrap();
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs"]).arg(&state);
-    if !mount.status().unwrap().success() {
-        println!("skipped: no file system can be mounted here");
-        return;
-    }
-    let _mounted = Mounted(&state);
+    let Some(_mounted) = Mounted::tmpfs("64m", &state) else { return };
     let more = ["--state-dir", state.to_str().unwrap()];
     let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
     replicator.wait_for_log("a snapshot is stored");
@@ -256,13 +243,5 @@ fn a_full_disk_harms_no_one_and_heals() {
     application.close();
     let restored = contents_of(&sandbox.restore(&[]).0);
     assert_same(&restored, &contents_of(&sandbox.db), "the restored database");
-    assert_complete(&sandbox);
-}
-
-struct Mounted<'a>(&'a Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(self.0).status().ok();
-    }
+    sandbox.assert_complete();
 }

@@ -2,19 +2,11 @@
 //! words, never another database's pages in this one's history.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::{
-    Application, Ended, Process, Sandbox, Sqlite, assert_same, contents, contents_of, same_bytes,
+    Ended, Process, Sandbox, Sqlite, assert_same, contents, contents_of, same_bytes,
 };
-
-/// Commits some 3,000 times a second, to the file that it opened.
-const LOAD: &str = "
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
-while True:
-    connection.execute('INSERT INTO t VALUES (?)', ('x' * 200,))
-    time.sleep(0.0002)
-";
 
 fn shell(command: &str, sandbox: &Sandbox) {
     let mut process = Command::new("sh");
@@ -78,8 +70,8 @@ fn what_replaces_it_is_not_written_to() {
     let more = ["--wal-limit", "300KB", "--log-level", "debug"];
     let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
     replicator.wait_for_log("a new generation begins");
-    let mut load = Command::new("python3");
-    let mut load = sandbox.start(load.args(["-c", LOAD]).arg(&sandbox.db));
+    // It writes to the file that it opened.
+    let mut load = sandbox.load(Duration::from_micros(200));
     replicator.wait_for_log("shipped");
     shell("mv other.db app.db", &sandbox);
     let ended = replicator.wait();
@@ -153,10 +145,8 @@ fn a_rollback_journal_while_nobody_follows() {
         said.expect_words(&["WARN", "the WAL does not reach back to what was recorded"]);
 
         let restored = contents_of(&sandbox.restore(&[]).0);
-        let Application::Inside(connection) = sandbox.application(Sqlite::Bundled) else {
-            panic!("no connection here")
-        };
-        assert_same(&restored, &contents(&connection), "the restored database");
+        let application = sandbox.application(Sqlite::Bundled);
+        assert_same(&restored, &contents(application.connection()), "the restored database");
         assert!(restored.contains("'fourth'") && restored.contains("'sixth'"), "{restored}");
         let before = contents_of(&sandbox.restore(&["--txid", "2"]).0);
         assert!(before.contains("'second'") && !before.contains("'fourth'"), "{before}");

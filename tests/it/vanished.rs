@@ -1,8 +1,6 @@
 //! Frames that can be read once, and then not any more.
 
-use std::process::Command;
-
-use crate::support::{Process, Sandbox, Sqlite, can_trace, contents_of};
+use crate::support::{Process, Sandbox, Sqlite, can_trace, contents_of, failing_on};
 
 /// Pages of a transaction that is encoded as several parts, of 1 MiB each.
 const PAGES: u32 = 700;
@@ -13,17 +11,14 @@ const FAILS: &str = "650";
 
 /// A replicator that cannot read one frame of a large transaction when it has encoded half of it.
 fn start(sandbox: &Sandbox, more: &[&str]) -> Process {
-    start_injected(sandbox, &format!("inject=pread64:retval=0:when={FAILS}"), more)
+    start_injected(sandbox, &format!("retval=0:when={FAILS}"), more)
 }
 
 /// A replicator whose reads of the WAL come back otherwise.
-fn start_injected(sandbox: &Sandbox, injection: &str, more: &[&str]) -> Process {
-    let mut strace = Command::new("strace");
-    strace.args(["-D", "-f", "-o", "/dev/null", "-e", "trace=pread64", "-e", injection, "-P"]);
-    strace.arg(sandbox.db.with_file_name("app.db-wal"));
+fn start_injected(sandbox: &Sandbox, how: &str, more: &[&str]) -> Process {
+    let wal = sandbox.db.with_file_name("app.db-wal");
     let command = sandbox.replicate_command(more);
-    strace.arg(command.get_program()).args(command.get_args());
-    sandbox.start(&mut strace)
+    sandbox.start(&mut failing_on(&command, "pread64", how, &wal))
 }
 
 /// What was encoded of the transaction is taken back: the old history ends before it, whole, and what
@@ -67,7 +62,7 @@ fn reads_that_fail_for_a_while() {
     }
     let sandbox = Sandbox::with_database();
     let mut application = sandbox.application(Sqlite::Shell);
-    let mut replicator = start_injected(&sandbox, "inject=pread64:error=EIO:when=16..20", &[]);
+    let mut replicator = start_injected(&sandbox, "error=EIO:when=16..20", &[]);
     replicator.wait_until_followed();
     sandbox.wait_for_txid(1);
     // One at a time, so that each is read by itself.

@@ -25,15 +25,6 @@ fn insert(sandbox: &Sandbox, value: &str) {
     sandbox.application(Sqlite::Bundled).run(&format!("INSERT INTO t VALUES('{value}');"));
 }
 
-/// The replica's latest state is the database of this host.
-#[track_caller]
-fn assert_complete(host: &Sandbox) {
-    let mut application = host.application(Sqlite::Shell);
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&host.restore(&[]).0, &host.db));
-}
-
 fn take_over(host: &Sandbox) -> Process {
     let mut process = host.start(&mut host.replicate_command(&["--takeover"]));
     process.wait_until_followed();
@@ -71,7 +62,7 @@ fn of_two_that_race_for_a_replica_one_gets_it() {
         insert(hosts[won], "won");
         let [first, second] = running;
         if won == 0 { first } else { second }.stop();
-        assert_complete(hosts[won]);
+        hosts[won].assert_complete();
         // Every state is one that the winner recorded, or both had.
         let last = hosts[won].last_txid().unwrap();
         for txid in [1, last / 2 + 1, last] {
@@ -111,7 +102,7 @@ fn a_writer_that_was_stopped_and_goes_on_leaves_orphans_only() {
     let orphans = stale.objects_ending("-0000000001.seg");
     assert!(orphans.iter().any(|path| path.to_str().unwrap().contains("0003-")), "{orphans:?}");
     assert_eq!((stale.generations().len(), stale.last_txid()), (1, Some(6)));
-    assert_complete(&successor);
+    successor.assert_complete();
     let values = ["'both'", "'one'", "'two'", "'three'", "'four'"];
     for (txid, value) in (2..).zip(values) {
         let (restored, _) = stale.restore(&["--txid", &txid.to_string()]);
@@ -125,7 +116,7 @@ fn a_writer_that_was_stopped_and_goes_on_leaves_orphans_only() {
     let back = stale.replicate();
     insert(&stale, "back");
     back.stop().expect_words(&["continues nothing: put aside"]);
-    assert_complete(&stale);
+    stale.assert_complete();
     let (restored, _) = stale.restore(&["--txid", "6"]);
     assert!(same_bytes(&restored, &successor.db));
 }
@@ -146,7 +137,7 @@ fn a_replica_that_another_host_has_is_not_taken_unasked() {
     insert(&sandbox, "mine");
     sandbox.replicate().stop();
     assert_eq!(sandbox.last_txid(), Some(2));
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 
     // Once it is taken over, the first host needs to be told, too.
     let holding = take_over(&other);
@@ -155,7 +146,29 @@ fn a_replica_that_another_host_has_is_not_taken_unasked() {
     insert(&sandbox, "later");
     sandbox.replicate_fails(&[]).expect_code(7);
     take_over(&sandbox).stop();
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
+}
+
+/// What it commits from then on is in no replica, and its 0 would say that it is.
+#[test]
+fn an_application_goes_on_when_its_replica_is_taken_over() {
+    let sandbox = Sandbox::with_database();
+    let mut exec =
+        sandbox.start(sandbox.exec_command(&[], &["cat"]).stdin(std::process::Stdio::piped()));
+    exec.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    let other = other_host(&sandbox);
+    let holding = take_over(&other);
+    insert(&sandbox, "fenced off");
+    exec.wait_for_log("another writer has taken the replica over");
+    insert(&sandbox, "and later");
+    exec.write(b"still here\n");
+    wait_until("the application's answer", || (exec.output() == "still here\n").then_some(()));
+    exec.close_input();
+    exec.wait().expect_code(7).expect_words(&["fenced"]);
+    insert(&other, "mine");
+    holding.stop();
+    other.assert_complete();
 }
 
 #[test]
@@ -165,7 +178,7 @@ fn a_replica_that_was_released_is_free() {
     let other = other_host(&sandbox);
     insert(&other, "moved");
     other.replicate().stop();
-    assert_complete(&other);
+    other.assert_complete();
     assert_eq!((other.generations().len(), other.last_txid()), (1, Some(2)));
 }
 
@@ -180,7 +193,7 @@ fn a_copy_of_what_the_replica_holds_may_go_on() {
     replicator.stop();
     assert_eq!((other.generations().len(), other.last_txid()), (1, Some(2)));
     assert_eq!(other.objects().len(), before.len() + 1);
-    assert_complete(&other);
+    other.assert_complete();
 }
 
 /// A copy of all that a host has, its state included, is another host.
@@ -215,7 +228,7 @@ fn a_crash_between_claim_and_base() {
     insert(&sandbox, "last");
     replicator.stop();
     assert_eq!(sandbox.generations().len(), 1);
-    assert_complete(&sandbox);
+    sandbox.assert_complete();
 }
 
 /// A base that is damaged hides what is history: nothing is restored by guessing.

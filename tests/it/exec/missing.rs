@@ -1,9 +1,8 @@
 //! `--restore-if-missing`: what becomes of a database that does not exist.
 
 use std::fs::File;
-use std::io::Write;
 
-use crate::support::{Ended, Sandbox, contents_of, files_below};
+use crate::support::{Ended, Sandbox, contents_of, files_below, write};
 
 /// Shows the database, and leaves a trace of having run.
 const LOOK: &str = "touch \"$DB.started\"; sqlite3 \"$DB\" 'SELECT a FROM t' 2>&1 || true";
@@ -55,7 +54,7 @@ fn a_replica_that_holds_nothing_yet() {
         std::fs::remove_file(&sandbox.db).unwrap();
         if sandbox.replica.exists() {
             let text = br#"{"format": 1, "replica": "0123456789abcdef0123456789abcdef"}"#;
-            File::create(sandbox.replica.join("genesis.json")).unwrap().write_all(text).unwrap();
+            write(&sandbox.replica.join("genesis.json"), text);
         } else {
             std::fs::create_dir(&sandbox.replica).unwrap();
         }
@@ -83,7 +82,7 @@ fn a_replica_that_is_damaged() {
             let mut bytes = std::fs::read(object).unwrap();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            File::create(object).unwrap().write_all(&bytes).unwrap();
+            write(object, &bytes);
         } else {
             std::fs::remove_file(object).unwrap();
         }
@@ -99,7 +98,7 @@ fn a_replica_that_is_damaged() {
 fn a_stale_wal_is_not_taken_for_a_part_of_what_is_restored() {
     let sandbox = without_database();
     let wal = sandbox.path("app/app.db-wal");
-    File::create(&wal).unwrap().write_all(b"stale").unwrap();
+    write(&wal, "stale");
     exec(&sandbox, &[]).expect_code(2).expect_words(&["app.db-wal", "move it away"]);
     assert!(!has_started(&sandbox) && !sandbox.db.exists() && wal.exists());
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use genesis_replicate::clock;
 
-use crate::support::{Ended, Process, Sandbox, Sqlite, contents_of};
+use crate::support::{Ended, Process, Sandbox, Sqlite, contents_of, write};
 
 /// Runs an application to its end.
 fn exec(sandbox: &Sandbox, application: &[&str]) -> Ended {
@@ -67,7 +67,7 @@ os.execv(sys.argv[1], sys.argv[1:])";
 fn input_and_output_are_the_applications() {
     let sandbox = Sandbox::with_database();
     let letter = sandbox.path("letter");
-    std::io::Write::write_all(&mut File::create(&letter).unwrap(), b"dear reader\n").unwrap();
+    write(&letter, "dear reader\n");
     let mut command =
         sandbox.exec_command(&[], &["sh", "-c", "cat; echo oops >&2; echo \"$@\"", "0", "a b", ""]);
     let mut process = sandbox.start(command.stdin(Stdio::from(File::open(letter).unwrap())));

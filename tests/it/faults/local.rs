@@ -5,15 +5,13 @@ use std::os::unix::fs::FileExt;
 
 use genesis_replicate::durable;
 
-use super::{READS, large};
-use crate::support::{
-    BrokenCalls, Sandbox, Sqlite, can_trace, contents_of, same_bytes, wait_until,
-};
+use super::READS;
+use crate::support::{BrokenCalls, Sandbox, Sqlite, can_attach, contents_of, wait_until};
 
 /// The database grows beyond the room that the page table has, and there is none.
 #[test]
 fn of_a_page_table_that_cannot_grow() {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
     let sandbox = Sandbox::new();
@@ -42,16 +40,13 @@ fn of_a_page_table_that_cannot_grow() {
         replicator.stop();
     }
     assert_eq!(sandbox.generations().len(), 1);
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete_after(application);
 }
 
 /// Where the page table and the footers of stored packs belong is something else.
 #[test]
 fn of_a_page_table_and_footers_that_cannot_be_kept() {
-    let (sandbox, application) = large(6_000);
-    application.close();
+    let sandbox = Sandbox::large(6_000);
     let (table, packs) = (sandbox.state().join("table"), sandbox.state().join("packs"));
     durable::create_folders(&table.join("in the way"), 0o700).unwrap();
     File::create(&packs).unwrap();
@@ -69,19 +64,18 @@ fn of_a_page_table_and_footers_that_cannot_be_kept() {
     std::fs::remove_file(&packs).unwrap();
     application.run("UPDATE big SET n = 2 WHERE id = 7;");
     sandbox.replicate().stop();
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete_after(application);
     assert_eq!(sandbox.generations().len(), 1);
 }
 
 /// Somebody writes over the file while the WAL cannot be read: the WAL is held again, and waited for.
 #[test]
 fn of_a_wal_that_is_to_be_held_again() {
-    if !can_trace() {
+    if !can_attach() {
         return;
     }
-    let (sandbox, mut application) = large(100);
+    let sandbox = Sandbox::large(100);
+    let mut application = sandbox.application(Sqlite::Python);
     let mut replicator = sandbox.replicate();
     sandbox.wait_for_txid(1);
     // Until this ends, the WAL is not emptied.
@@ -105,8 +99,6 @@ fn of_a_wal_that_is_to_be_held_again() {
     reader.close();
     application.run("UPDATE big SET n = 4 WHERE id = 7;");
     replicator.stop();
-    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
-    application.close();
-    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
+    sandbox.assert_complete_after(application);
     assert_eq!(sandbox.generations().len(), 1);
 }

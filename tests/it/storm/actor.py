@@ -9,10 +9,11 @@ import time
 
 path, role, seed = sys.argv[1:]
 rng = random.Random(int(seed))
-connection = sqlite3.connect(path, isolation_level=None, timeout=2)
+connection = sqlite3.connect(path, isolation_level=None, timeout=60)
 connection.execute("PRAGMA synchronous=NORMAL")
 connection.execute("PRAGMA cache_size=10")
 connection.execute("PRAGMA wal_autocheckpoint=%d" % rng.choice([0, 50, 1000]))
+connection.execute("PRAGMA busy_timeout=2000")
 reader = sqlite3.connect(path, isolation_level=None, timeout=2)
 
 

@@ -2,10 +2,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use genesis_replicate::clock;
 use rusqlite::Connection;
+
+use super::wait::patience;
 
 /// Whose SQLite an application uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,13 @@ impl Application {
         }
     }
 
+    /// The connection of one in the test's process.
+    #[track_caller]
+    pub fn connection(&self) -> &Connection {
+        let Self::Inside(connection) = self else { panic!("no connection here") };
+        connection
+    }
+
     /// Runs SQL; returns when it is done.
     #[track_caller]
     pub fn run(&mut self, sql: &str) {
@@ -91,7 +102,8 @@ impl Application {
 pub struct Outside {
     child: Child,
     input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    /// The lines that it writes.
+    output: Receiver<String>,
     sqlite: Sqlite,
 }
 
@@ -99,7 +111,12 @@ impl Outside {
     fn start(command: &mut Command, sqlite: Sqlite) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, output) = channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // It ends with the application.
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).try_for_each(|line| sender.send(line)).ok()
+        });
         let input = child.stdin.take();
         Self { child, input, output, sqlite }
     }
@@ -112,12 +129,14 @@ impl Outside {
             _ => write!(input, "{sql}\n.print done\n"),
         }
         .unwrap();
+        let deadline = clock::monotonic() + patience();
         loop {
-            let mut line = String::new();
-            let read = self.output.read_line(&mut line).unwrap();
-            assert!(read > 0, "the application died of: {sql}");
-            if line == "done\n" {
-                return;
+            let left = deadline.saturating_sub(clock::monotonic());
+            match self.output.recv_timeout(left) {
+                Ok(line) if line == "done" => return,
+                Ok(_other) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("the application died of: {sql}"),
+                Err(RecvTimeoutError::Timeout) => panic!("the application is stuck in: {sql}"),
             }
         }
     }

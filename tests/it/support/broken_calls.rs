@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::trace::is_traced;
 use super::wait_until;
 
 /// Calls that fail, from when this is made until it is [ended](Self::end).
@@ -28,11 +29,6 @@ impl BrokenCalls {
             strace.arg("-P").arg(path);
         }
         let mut strace = strace.stderr(Stdio::null()).spawn().unwrap();
-        let tracer = format!("TracerPid:\t{}\n", strace.id());
-        let is_traced = |task: &Path| {
-            std::fs::read_to_string(task.join("status"))
-                .is_ok_and(|status| status.contains(&tracer))
-        };
         wait_until("strace to attach", || {
             if let Some(status) = strace.try_wait().unwrap() {
                 // It has ended well with a process that was killed by it.
@@ -40,7 +36,7 @@ impl BrokenCalls {
                 return Some(());
             }
             let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-            tasks.flatten().all(|task| is_traced(&task.path())).then_some(())
+            tasks.flatten().all(|task| is_traced(&task.path(), &strace)).then_some(())
         });
         Self { strace, trace: trace.to_owned() }
     }

@@ -52,6 +52,24 @@ pub fn contents_of(path: &Path) -> String {
     contents(&connection)
 }
 
+/// How many rows the table `t` has.
+pub fn rows(connection: &Connection) -> u64 {
+    let count = connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    count.unwrap().cast_unsigned()
+}
+
+/// How many frames the WAL has.
+pub fn wal_frames(connection: &Connection) -> u64 {
+    let row = |row: &rusqlite::Row<'_>| row.get::<_, i64>(1);
+    let frames = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], row);
+    frames.unwrap().cast_unsigned()
+}
+
+/// How many rows the table `t` of a restored database has.
+pub fn rows_of(path: &Path) -> u64 {
+    rows(&Connection::open(path).unwrap())
+}
+
 /// Compares long texts without printing all of them.
 #[track_caller]
 pub fn assert_same(found: &str, expected: &str, what: &str) {

@@ -8,9 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use genesis_replicate::store::CREDENTIAL_VARIABLES;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait_until;
+
+/// What leads the program elsewhere, beside credentials.
+const ELSEWHERE: [&str; 6] = [
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "GENESIS_REPLICATE_CONFIG",
+];
 
 /// A running process whose output goes to files. It is killed when this is dropped; if the test is
 /// failing then, what it said is printed.
@@ -43,11 +54,22 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
-    /// A command of the program under test. Its standard input is empty.
+    /// A command of the program under test. Its standard input is empty, and it knows nothing of the
+    /// surroundings in which the tests run that would lead it elsewhere.
     pub fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
         command.args(arguments).stdin(Stdio::null());
+        for variable in CREDENTIAL_VARIABLES.iter().chain(&ELSEWHERE) {
+            command.env_remove(variable);
+        }
         command
+    }
+
+    /// The most memory that it has had, in bytes, while it runs.
+    pub fn peak(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
     }
 
     /// Its process id.

@@ -1,12 +1,12 @@
 //! A proxy between the program and an object store: it counts what is asked, and makes trouble.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -80,9 +80,13 @@ impl Proxy {
             open: watch::Sender::new(true),
             patience: watch::Sender::new(0),
         });
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(listen(listener, Arc::clone(&shared)));
+        // Bound as long as the proxy lives, so that nobody else takes the port while it refuses.
+        let place = TcpSocket::new_v4().unwrap();
+        place.set_reuseaddr(true).unwrap();
+        place.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = place.local_addr().unwrap();
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
+        runtime.spawn(listen(place, listener, Arc::clone(&shared)));
         Self { endpoint: format!("http://{address}"), shared, runtime: Some(runtime) }
     }
 
@@ -101,7 +105,6 @@ impl Proxy {
     /// Refuses connections from here on, and ends those that are there.
     pub fn refuse(&self) {
         self.shared.open.send_replace(false);
-        self.shared.patience.send_modify(|n| *n += 1);
     }
 
     /// Ends all trouble.
@@ -122,8 +125,8 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, shared: Arc<Shared>) {
-    let address = listener.local_addr().unwrap();
+async fn listen(place: TcpSocket, listener: TcpListener, shared: Arc<Shared>) {
+    let address = place.local_addr().unwrap();
     let mut open = shared.open.subscribe();
     let mut listener = Some(listener);
     loop {
@@ -141,7 +144,14 @@ async fn listen(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             accepted = accepting.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(attend(client, Arc::clone(&shared)));
+                    let mut open = shared.open.subscribe();
+                    let attending = attend(client, Arc::clone(&shared));
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = attending => {}
+                            _ = open.wait_for(|open| !open) => {}
+                        }
+                    });
                 }
             }
             _ = open.changed() => {}

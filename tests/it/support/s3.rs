@@ -13,6 +13,8 @@ use genesis_replicate::clock;
 use genesis_replicate::store::{Claims, Keys, S3Address, S3Store};
 use tokio::runtime::Runtime;
 
+use super::write;
+
 /// The bucket that every server holds.
 const BUCKET: &str = "genesis";
 
@@ -64,7 +66,7 @@ impl Server {
             tried.is_ok_and(|done| done.status.success()).then(|| {
                 Self::start(Claims::Shared, |port, data| {
                     let config = data.join("garage.toml");
-                    write(&config, &garage_config(port, data));
+                    write(&config, garage_config(port, data));
                     let mut command = guarded(Path::new("garage"), data);
                     command.arg("-c").arg(config).args([
                         "server",
@@ -85,11 +87,13 @@ impl Server {
         server
     }
 
-    /// An address in it that no other test uses.
+    /// An address in it that no other test uses: of this process, nor of another that found the same
+    /// port.
     pub fn address(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        format!("s3://{BUCKET}/test/{number}?endpoint={}", self.endpoint)
+        let pid = std::process::id();
+        format!("s3://{BUCKET}/test/{pid}-{number}?endpoint={}", self.endpoint)
     }
 
     /// A store at an address.
@@ -201,7 +205,7 @@ fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T
 }
 
 /// A port of the loopback that nobody uses now.
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -210,9 +214,4 @@ fn data_folder(port: u16) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::DirBuilder::new().recursive(true).create(&folder).unwrap();
     folder
-}
-
-fn write(path: &Path, text: &str) {
-    use std::io::Write;
-    std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
 }

@@ -1,14 +1,30 @@
 //! A folder with a database, its replica and what is restored from it.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use rustix::fs::statvfs;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Application, Ended, Process, Server, Sqlite, wait_until};
+use super::{Application, Ended, Process, Server, Sqlite, same_bytes, wait_until};
+
+/// What must be free of a file system in memory before it is used.
+const ENOUGH_MEMORY: u64 = 4 << 30;
+
+/// Patient: whoever waits for a lock must get it.
+const LOAD: &str = "
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+while True:
+    connection.execute('INSERT INTO t VALUES (?)', ('x' * 200,))
+    time.sleep(float(sys.argv[2]))
+";
 
 /// A place to work in, which goes with the test.
 #[derive(Debug)]
@@ -32,10 +48,11 @@ impl Sandbox {
         Self::within(&std::env::temp_dir(), name)
     }
 
-    /// An empty place in memory, where there is such a file system: no disk is waited for.
+    /// An empty place in memory, where there is such a file system with room: no disk is waited for.
     pub fn in_memory() -> Self {
         let memory = Path::new("/dev/shm");
-        if memory.is_dir() { Self::within(memory, "app.db") } else { Self::new() }
+        let free = statvfs(memory).map_or(0, |found| found.f_bavail * found.f_frsize);
+        if free > ENOUGH_MEMORY { Self::within(memory, "app.db") } else { Self::new() }
     }
 
     fn within(folder: &Path, name: &str) -> Self {
@@ -52,6 +69,21 @@ impl Sandbox {
         let sandbox = Self::new();
         let mut shell = sandbox.application(Sqlite::Shell);
         shell.run("PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES('first');");
+        shell.close();
+        sandbox
+    }
+
+    /// A place with a database in WAL mode: a table `big(id, n, photo)` of so many rows, a page each,
+    /// that do not compress.
+    pub fn large(rows: u32) -> Self {
+        let sandbox = Self::new();
+        let mut shell = sandbox.application(Sqlite::Shell);
+        shell.run(&format!(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;
+             CREATE TABLE big(id INTEGER PRIMARY KEY, n INT, photo BLOB);
+             WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
+             INSERT INTO big SELECT n, 0, randomblob(3500) FROM c;"
+        ));
         shell.close();
         sandbox
     }
@@ -80,6 +112,13 @@ impl Sandbox {
     /// Opens the database by an SQLite.
     pub fn application(&self, sqlite: Sqlite) -> Application {
         Application::open(sqlite, &self.db)
+    }
+
+    /// An application that commits row after row to `t`, with a pause after each, until it is killed.
+    pub fn load(&self, pause: Duration) -> Process {
+        let mut command = Command::new("python3");
+        let pause = pause.as_secs_f64().to_string();
+        self.start(command.args(["-c", LOAD]).arg(&self.db).arg(pause))
     }
 
     /// Starts any command here.
@@ -191,6 +230,20 @@ impl Sandbox {
         (output, ended.stdout)
     }
 
+    /// The replica's latest state is the database, byte for byte.
+    #[track_caller]
+    pub fn assert_complete(&self) {
+        self.assert_complete_after(self.application(Sqlite::Shell));
+    }
+
+    /// The same once an application has emptied the WAL and ended.
+    #[track_caller]
+    pub fn assert_complete_after(&self, mut application: Application) {
+        application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+        application.close();
+        assert!(same_bytes(&self.restore(&[]).0, &self.db));
+    }
+
     /// Restores where it must fail: nothing is left then.
     #[track_caller]
     pub fn restore_fails(&self, more: &[&str]) -> Ended {
@@ -212,6 +265,11 @@ impl Sandbox {
         let names = self.objects().into_iter().filter(|name| name.ends_with(ending));
         names.map(|name| self.replica.join(name)).collect()
     }
+}
+
+/// Writes a file, which is made or replaced.
+pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+    File::create(path).unwrap().write_all(bytes.as_ref()).unwrap();
 }
 
 /// The permissions of a file or folder.

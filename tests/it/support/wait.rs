@@ -15,8 +15,7 @@ const LARGE_DEADLINE: Duration = Duration::from_mins(10);
 /// # Panics
 /// When there is nothing by the deadline; `what` says what was waited for.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let is_large = setting("GENESIS_LARGE").is_some();
-    let deadline = clock::monotonic() + if is_large { LARGE_DEADLINE } else { DEADLINE };
+    let deadline = clock::monotonic() + patience();
     loop {
         if let Some(seen) = look() {
             return seen;
@@ -24,6 +23,11 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(clock::monotonic() < deadline, "waited in vain for {what}");
         clock::rest(Duration::from_millis(3));
     }
+}
+
+/// How long anything is waited for.
+pub fn patience() -> Duration {
+    if setting("GENESIS_LARGE").is_some() { LARGE_DEADLINE } else { DEADLINE }
 }
 
 /// A number from the environment.
