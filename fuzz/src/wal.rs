@@ -105,8 +105,13 @@ fn repair_wal(wal: &[u8]) -> Vec<u8> {
             repaired.extend(bytes);
             break;
         };
-        checksum = frame.chained(order, checksum, page);
-        let frame = FrameHeader { salts, checksum, ..frame };
+        let frame = if frame.is_unsummed() {
+            checksum = Checksum::NONE;
+            frame
+        } else {
+            checksum = frame.chained(order, checksum, page);
+            FrameHeader { salts, checksum, ..frame }
+        };
         repaired.extend(frame.encode());
         repaired.extend(page);
     }
