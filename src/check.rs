@@ -6,7 +6,7 @@ use bytes::Bytes;
 use genesis_wal::name::{MARKERS_PREFIX, ObjectName};
 
 use crate::durable;
-use crate::store::retry::{Persistence, Retrying};
+use crate::store::retry::{Persistence, Retrying, persist};
 use crate::store::{Body, Claims, Examine, Store, StoreError};
 
 /// What was found out.
@@ -39,13 +39,14 @@ struct Examination {
     place: Arc<dyn Examine>,
     /// For what a bad moment shall not decide.
     store: Retrying,
+    persistence: Persistence,
     findings: Vec<Finding>,
 }
 
 /// Tries everything. What a step needs of an earlier one that failed is not tried.
 pub async fn examine(place: Arc<dyn Examine>, persistence: Persistence) -> Vec<Finding> {
     let store = Retrying::new(Arc::<dyn Examine>::clone(&place), persistence);
-    let mut examination = Examination { place, store, findings: Vec::new() };
+    let mut examination = Examination { place, store, persistence, findings: Vec::new() };
     // Where there is no answer, or nothing to try with, that has been said now.
     if examination.run().await.is_none() && examination.findings.is_empty() {
         examination.tell("random numbers", Outcome::Failed, "the kernel has none to give");
@@ -66,6 +67,7 @@ impl Examination {
         self.find(&marker).await;
         self.claim(&marker).await;
         self.damage(&damaged).await;
+        self.parts(&damaged).await;
         self.remove([&marker, &damaged]).await;
         Some(())
     }
@@ -117,17 +119,28 @@ impl Examination {
         self.judge("checksums", refused, good, (Outcome::Note, bad));
     }
 
+    async fn parts(&mut self, name: &ObjectName) {
+        let tried = persist(self.persistence, || self.place.takes_parts(name)).await;
+        let Some(given_up) = tried.transpose() else { return };
+        let bad =
+            "they can be, but an upload that is given up is not: let a lifecycle rule do that";
+        let good = "objects can be stored in parts";
+        self.judge("parts", given_up, good, (Outcome::Note, bad));
+    }
+
     async fn remove(&mut self, markers: [&ObjectName; 2]) {
+        let mut left = Vec::new();
         for marker in markers {
-            if let Err(error) = self.place.remove(marker).await {
-                let words = format!(
-                    "{} (whoever only follows a database needs no permission to; {marker} is left)",
-                    crate::describe(&error)
-                );
-                return self.tell("remove", Outcome::Note, &words);
+            if let Err(error) = persist(self.persistence, || self.place.remove(marker)).await {
+                left.push(format!("{} ({marker} is left)", crate::describe(&error)));
             }
         }
-        self.tell("remove", Outcome::Ok, "the marker is gone again");
+        if left.is_empty() {
+            return self.tell("remove", Outcome::Ok, "the marker is gone again");
+        }
+        let words = left.join("; ");
+        let words = format!("{words}; whoever only follows a database needs no permission to");
+        self.tell("remove", Outcome::Note, &words);
     }
 
     fn tell(&mut self, about: &'static str, outcome: Outcome, words: &str) {

@@ -43,13 +43,20 @@ pub fn main() -> ExitCode {
         Err(mut error) => {
             hide_secrets(&mut error);
             // Help and version go to standard output and are no failures.
-            let code = if error.use_stderr() { Code::USAGE } else { Code::DONE };
-            error.print().ok();
-            return code.into();
+            if error.use_stderr() {
+                error.print().ok();
+                return Code::USAGE.into();
+            }
+            return ended(printed(error.print()).map(|()| Code::DONE));
         }
     };
     telemetry::start(args.log_level.into(), args.log_format);
-    match run(args) {
+    ended(run(args))
+}
+
+/// Tells of a failure; the code to end with.
+fn ended(done: Result<Code, Failure>) -> ExitCode {
+    match done {
         Ok(code) => code.into(),
         Err(failure) => {
             failure.report(&mut std::io::stderr().lock()).ok();
@@ -58,14 +65,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Leaves out of an error what was typed, where that is an address with credentials.
+/// Leaves out of an error what was typed, where that is an address: credentials may be in it.
 fn hide_secrets(error: &mut clap::Error) {
-    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue)
-        && value.contains('@')
-        && let Some((scheme, _)) = value.split_once("://")
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
     {
-        let hidden = ContextValue::String(format!("{scheme}://…"));
-        error.insert(ContextKind::InvalidValue, hidden);
+        if let Some(ContextValue::String(typed)) = error.get(kind)
+            && (typed.contains('@') || typed.contains("://") || typed.starts_with("s3:"))
+        {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+            // It repeats what was typed.
+            error.remove(ContextKind::Suggested);
+        }
     }
 }
 
@@ -162,17 +172,28 @@ fn environment(name: &str) -> Option<OsString> {
 }
 
 /// Writes to standard output. A reader that went away is no failure.
-fn print(text: &str) {
+fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Writes JSON to standard output.
-fn print_json(value: &impl Serialize) {
-    // What is printed is plain structs of strings and numbers: nothing in them fails to serialise.
-    let json = serde_json::to_string_pretty(value).unwrap_or_default();
-    print(&json);
-    print("\n");
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value);
+    print(&format!("{}\n", json.map_err(|error| cannot_print(error.into()))?))
+}
+
+fn printed(done: std::io::Result<()>) -> Result<(), Failure> {
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(cannot_print(error.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cannot_print(error: anyhow::Error) -> Failure {
+    Failure::new(Code::DATABASE, error.context("cannot write to standard output"))
 }
 
 /// Whether a person watches standard error.

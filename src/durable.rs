@@ -3,18 +3,23 @@
 //! A file appears under its name complete and synced, or not at all: it is written beside its place
 //! under a temporary name, synced, renamed without replacing anything, and its folder is synced.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::clock;
 
 /// Begins the names of files that are still being written. No object name begins like this.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
-/// A file under a temporary name, removed unless it is [placed](Self::place).
+/// A file under a temporary name, removed unless it is [placed](Self::place). It is locked as long as it
+/// is open, which tells it from what a process that was killed has left.
 #[derive(Debug)]
 pub struct Temporary {
     file: File,
@@ -28,15 +33,25 @@ impl Temporary {
     /// # Errors
     /// What the file system says.
     pub fn create(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(format!("{TEMPORARY_PREFIX}{:016x}", random()?));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)?;
-        Ok(Self { file, path, placed: false })
+        loop {
+            let path = folder.join(format!("{TEMPORARY_PREFIX}{:016x}", random()?));
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(&path)?;
+            // Where nothing can be locked nothing is swept; a sweep may have been faster.
+            let is_swept = match file.try_lock() {
+                Ok(()) => file.metadata()?.nlink() == 0,
+                Err(TryLockError::WouldBlock) => true,
+                Err(TryLockError::Error(_)) => false,
+            };
+            if !is_swept {
+                return Ok(Self { file, path, placed: false });
+            }
+        }
     }
 
     /// The open file.
@@ -102,6 +117,39 @@ impl Drop for Temporary {
 /// What the file system says.
 pub fn nameless(folder: &Path) -> io::Result<File> {
     Temporary::create(folder)?.file.try_clone()
+}
+
+/// Removes the temporary files of this user in `folder` that no process has open any more, and that were
+/// not written to for as long as `age`.
+pub fn sweep(folder: &Path, age: Duration) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if is_temporary(&entry.file_name())
+            && let Err(error) = remove_if_left(&path, age)
+        {
+            tracing::debug!(path = %path.display(), %error, "cannot remove a temporary file");
+        }
+    }
+}
+
+fn is_temporary(name: &std::ffi::OsStr) -> bool {
+    let random = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_PREFIX));
+    let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    random.is_some_and(|random| random.len() == 16 && random.chars().all(is_digit))
+}
+
+fn remove_if_left(path: &Path, age: Duration) -> io::Result<()> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    let written = Duration::from_secs(metadata.mtime().unsigned_abs());
+    let is_old = written + age <= Duration::from_micros(clock::wall().0);
+    let is_ours = metadata.is_file() && metadata.uid() == geteuid().as_raw();
+    if is_ours && is_old && file.try_lock().is_ok() {
+        std::fs::remove_file(path)?;
+        tracing::info!(path = %path.display(), "removed what a process that was killed has left");
+    }
+    Ok(())
 }
 
 /// Creates a folder and its missing parents with the given mode, each made durable in its parent.
@@ -183,6 +231,26 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "first");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_left_is_swept_and_what_is_written_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let kept = [".tmp-0123456789abcdeg", ".tmp-0123", "tmp-0123456789abcdef"];
+        for name in kept.iter().chain(&[".tmp-0123456789abcdef"]) {
+            File::create(at(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(at(kept[0]), at(".tmp-aaaaaaaaaaaaaaaa")).unwrap();
+        let open = Temporary::create(folder.path()).unwrap();
+        let count = || std::fs::read_dir(folder.path()).unwrap().count();
+        sweep(folder.path(), Duration::from_hours(1));
+        assert_eq!(count(), 6);
+        sweep(folder.path(), Duration::ZERO);
+        assert!(!at(".tmp-0123456789abcdef").exists() && open.path().exists());
+        assert_eq!(count(), 5);
+        drop(open);
+        assert_eq!(count(), 4);
     }
 
     #[test]

@@ -137,11 +137,12 @@ pub struct Done {
     pub restored: Restored,
 }
 
-/// Finds the objects that make one state.
+/// Finds the objects that make one state, and whether it could be restored to where it is wanted.
 ///
 /// # Errors
 /// [`RestoreError`]
 pub async fn find(replica: &Replica, request: &Request) -> Result<Plan, RestoreError> {
+    output::check_place(&request.output, request.remove_stale)?;
     let plan = Route::find(replica, request.target, request.generation).await?.plan;
     check_txid(plan.reaches, request)?;
     Ok(plan)
@@ -156,6 +157,7 @@ pub async fn restore(
     request: &Request,
     mut progress: impl FnMut(Progress),
 ) -> Result<Done, RestoreError> {
+    output::check_place(&request.output, request.remove_stale)?;
     let mut route = Route::find(replica, request.target, request.generation).await?;
     loop {
         let output = Output::prepare(&request.output, request.remove_stale)?;

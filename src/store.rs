@@ -20,6 +20,7 @@ use thiserror::Error;
 
 pub use file::FileStore;
 pub use memory::{MemoryStore, Objects};
+pub(crate) use s3::decoded;
 pub use s3::{CREDENTIAL_VARIABLES, Keys, S3Address, S3Store};
 
 /// The most bytes of an object that is read as a whole.
@@ -96,6 +97,13 @@ pub trait Examine: Store {
     /// # Errors
     /// When that cannot be told.
     async fn refuses_damage(&self, name: &ObjectName) -> Result<Option<bool>, StoreError>;
+
+    /// Begins to store an object in parts, gives that up, and says whether it could be given up; `None`
+    /// where nothing is stored in parts.
+    ///
+    /// # Errors
+    /// When no part can be stored.
+    async fn takes_parts(&self, name: &ObjectName) -> Result<Option<bool>, StoreError>;
 }
 
 /// The bytes of an object to store.

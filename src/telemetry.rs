@@ -42,13 +42,6 @@ fn filter(level: LevelFilter) -> Targets {
     Targets::new().with_default(level).with_targets(capped)
 }
 
-/// An error with what caused it, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
-}
-
 #[cfg(test)]
 mod tests {
     use tracing::Level;

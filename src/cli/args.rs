@@ -261,7 +261,7 @@ pub struct RestoreArgs {
     pub integrity_check: IntegrityCheck,
 
     /// Ranges of objects fetched at once, and threads at work: at most 32.
-    #[arg(long, value_name = "N", value_parser = parallelism, default_value = "8")]
+    #[arg(long, value_name = "N", value_parser = parallelism, default_value_t = PARALLELISM)]
     pub parallelism: NonZeroUsize,
 
     /// Only say what would be fetched.
@@ -297,7 +297,7 @@ pub struct CheckpointArgs {
     #[arg(long, required = true)]
     pub truncate: bool,
 
-    /// The database. [default: those of the configuration]
+    /// The database, or the name of one of the configuration. [default: those of the configuration]
     #[arg(long, value_name = "FILE")]
     pub db: Option<PathBuf>,
 
@@ -351,6 +351,9 @@ pub enum BackupType {
 fn version() -> String {
     format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), crate::sqlite::version())
 }
+
+/// Ranges of objects fetched at once, unless something else is said.
+pub const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// More would only take memory: each takes some megabytes.
 const MAX_PARALLELISM: usize = 32;

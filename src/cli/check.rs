@@ -1,5 +1,6 @@
 //! `check`: what a place can do for a replica, and what is missing.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use serde::Serialize;
 use super::args::CheckArgs;
 use super::databases::Configuration;
 use super::exit::{Code, Failure};
+use super::place::Place;
 use super::{print, print_json};
 use crate::check::{Finding, Outcome, examine};
 use crate::store::retry::Persistence;
@@ -16,15 +18,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub async fn run(args: CheckArgs, configuration: &Configuration) -> Result<Code, Failure> {
     let place = configuration.replica(&args.source)?;
+    let missing = missing_folders(&place);
     let findings = examine(place.examined(), Persistence::For(PATIENCE)).await;
+    // Perhaps it was mistyped. One in which something is stays.
+    for folder in missing {
+        std::fs::remove_dir(folder).ok();
+    }
     let is_usable = findings.iter().all(|finding| finding.outcome != Outcome::Failed);
     if args.json {
         let findings: Vec<_> = findings.iter().map(Shown::of).collect();
-        print_json(&Report { replica: place.to_string(), usable: is_usable, findings });
+        print_json(&Report { replica: place.to_string(), usable: is_usable, findings })?;
     } else {
-        print(&text(&place.to_string(), &findings, is_usable));
+        print(&text(&place.to_string(), &findings, is_usable))?;
     }
     Ok(if is_usable { Code::DONE } else { Code::STORAGE })
+}
+
+/// The folders that are not there yet, the inner ones first.
+fn missing_folders(place: &Place) -> Vec<PathBuf> {
+    let Place::Folder(folder) = place else { return Vec::new() };
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    folder.ancestors().take_while(is_missing).map(Path::to_owned).collect()
 }
 
 #[derive(Debug, Serialize)]

@@ -10,7 +10,7 @@ use super::args::CheckpointArgs;
 use super::databases::Configuration;
 use super::exit::{Code, Failure};
 use super::{print, print_json};
-use crate::sqlite::truncate_wal;
+use crate::sqlite::{SourceError, truncate_wal};
 
 pub async fn run(args: CheckpointArgs, configuration: &Configuration) -> Result<Code, Failure> {
     let mut failures = Vec::new();
@@ -20,11 +20,11 @@ pub async fn run(args: CheckpointArgs, configuration: &Configuration) -> Result<
         match empty(path, args.timeout).await {
             Err(failure) => failures.push(failure),
             Ok(()) if args.json => emptied.push(database),
-            Ok(()) => print(&format!("the WAL of {database} is empty\n")),
+            Ok(()) => print(&format!("the WAL of {database} is empty\n"))?,
         }
     }
     if args.json {
-        print_json(&Report { emptied });
+        print_json(&Report { emptied })?;
     }
     Failure::worst(failures).map_or(Ok(Code::DONE), Err)
 }
@@ -38,8 +38,15 @@ struct Report {
 async fn empty(path: PathBuf, timeout: Duration) -> Result<(), Failure> {
     let database = path.display().to_string();
     let emptied = spawn_blocking(move || truncate_wal(&path, timeout)).await;
-    if emptied.map_err(|error| Failure::new(Code::DATABASE, error.into()))?? {
-        return Ok(());
+    match emptied.map_err(|error| Failure::new(Code::DATABASE, error.into()))? {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(error @ SourceError::NotWal { .. }) => {
+            return Err(
+                Failure::new(Code::DATABASE, error.into()).hinted("It has no WAL to empty.")
+            );
+        }
+        Err(error) => return Err(error.into()),
     }
     let error = anyhow::anyhow!("others kept the WAL of {database} for {timeout:?}");
     let hint = "A long read transaction of the application's does that.";

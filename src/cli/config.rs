@@ -1,12 +1,14 @@
 //! `config`: what the configuration says, and whether it can work.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
 use serde_json::{Map, Value, json};
 
 use super::args::ConfigCommand;
-use super::databases::Configuration;
+use super::databases::{Configuration, all};
 use super::exit::{Code, Failure};
 use super::place::Place;
 use super::{print, print_json};
@@ -17,8 +19,8 @@ use crate::replicate::{canonical, state_folder};
 pub fn run(command: &ConfigCommand, configuration: &Configuration) -> Result<Code, Failure> {
     let config = configuration.require()?;
     match command {
-        ConfigCommand::Show(args) if args.json => print_json(&shown_json(&config)),
-        ConfigCommand::Show(_) => print(&shown(&config)),
+        ConfigCommand::Show(args) if args.json => print_json(&shown_json(&config))?,
+        ConfigCommand::Show(_) => print(&shown(&config))?,
         ConfigCommand::Check(args) => return check(&config, args.json),
     }
     Ok(Code::DONE)
@@ -97,22 +99,17 @@ fn check(config: &Config, as_json: bool) -> Result<Code, Failure> {
         }));
     }
     if as_json {
-        print_json(&json!({ "file": config.file.display().to_string(), "db": checked }));
+        print_json(&json!({ "file": config.file.display().to_string(), "db": checked }))?;
     } else {
-        print(&(lines.join("\n") + "\n"));
+        print(&(lines.join("\n") + "\n"))?;
     }
     let file = config.file.display();
-    match (problems, config.databases.len()) {
-        (_, 0) => {
-            let error = anyhow::anyhow!("{file} names no database: it has no [[db]]");
-            Err(Failure::new(Code::USAGE, error))
-        }
-        (0, _) => Ok(Code::DONE),
-        (problems, _) => {
-            let error = anyhow::anyhow!("{file}: what it says cannot work ({problems} problems)");
-            Err(Failure::new(Code::USAGE, error))
-        }
+    all(config)?;
+    if problems == 0 {
+        return Ok(Code::DONE);
     }
+    let error = anyhow::anyhow!("{file}: what it says cannot work ({problems} problems)");
+    Err(Failure::new(Code::USAGE, error))
 }
 
 /// Why a database could not be followed.
@@ -128,10 +125,30 @@ fn problems_of(database: &Database) -> Vec<String> {
         Ok(path) => {
             let state = state_folder(&path, database.settings.state_dir.as_deref());
             problems.extend(cannot_be_written(&state).map(|why| format!("local state: {why}")));
+            if matches!(&database.replica, Place::Folder(folder) if is_within(folder, &state)) {
+                problems.push("replica: it is within the folder of local state".to_owned());
+            }
+            if !database.settings.set_wal() && has_rollback_journal(&path) {
+                let reason = "it is not in WAL mode: let the application run PRAGMA \
+                              journal_mode=WAL, or say set_wal = true";
+                problems.push(reason.to_owned());
+            }
         }
     }
     problems.extend(cannot_be_used(&database.replica).map(|why| format!("replica: {why}")));
     problems
+}
+
+fn is_within(folder: &Path, other: &Path) -> bool {
+    let real = |path: &Path| canonical(path).unwrap_or_else(|_| path.to_owned());
+    real(folder).starts_with(real(other))
+}
+
+/// Whether the header of a database says that it keeps a rollback journal.
+fn has_rollback_journal(database: &Path) -> bool {
+    let mut header = [0; 20];
+    let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header.starts_with(b"SQLite format 3\0") && header.ends_with(&[1, 1])
 }
 
 /// Why a replica's place cannot be used, as far as that is known without a request.

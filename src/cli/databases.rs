@@ -45,15 +45,13 @@ impl Configuration {
             (Some(path), None, Some(config)) => vec![named(config, path)?.clone()],
             (Some(_), None, None) => {
                 let error = "nothing says where the replica is: pass --replica, or a configuration";
-                let failure = Failure::new(Code::USAGE, anyhow::anyhow!(error));
-                return Err(failure.hinted("--help has examples, and README.md the configuration."));
+                return Err(says_too_little(error));
             }
             (None, _, Some(config)) => all(config)?.to_vec(),
             (None, _, None) => {
                 let error = "nothing says which database: pass --db and --replica, or a \
                              configuration";
-                let failure = Failure::new(Code::USAGE, anyhow::anyhow!(error));
-                return Err(failure.hinted("--help has examples, and README.md the configuration."));
+                return Err(says_too_little(error));
             }
         };
         if databases.len() > 1 && args.settings.state_dir.is_some() {
@@ -91,6 +89,12 @@ impl Configuration {
     /// The paths of the databases that a command is about.
     pub fn paths(&self, db: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
         if let Some(path) = db {
+            // One that is there needs no configuration.
+            let config = if path.exists() { None } else { self.find()? };
+            let path = match &config {
+                Some(config) => &named(config, path)?.path,
+                None => path,
+            };
             return Ok(vec![path.to_owned()]);
         }
         let config = self.require()?;
@@ -133,7 +137,14 @@ fn by_path<'a>(config: &'a Config, path: &Path) -> Option<&'a Database> {
     config.databases.iter().find(|database| wanted.is_some() && same(&database.path) == wanted)
 }
 
-fn all(config: &Config) -> Result<&[Database], Failure> {
+/// What was typed does not say what is followed.
+fn says_too_little(error: &'static str) -> Failure {
+    let hint = "--help has examples, and README.md the configuration.";
+    Failure::new(Code::USAGE, anyhow::anyhow!(error)).hinted(hint)
+}
+
+/// The databases of the configuration, which must be some.
+pub fn all(config: &Config) -> Result<&[Database], Failure> {
     if config.databases.is_empty() {
         let file = config.file.display();
         let error = anyhow::anyhow!("{file} names no database: it has no [[db]]");

@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | 0 | done |
 //! | 2 | usage or configuration |
-//! | 3 | the database |
+//! | 3 | the database, or the system, which has no room, threads or output for us |
 //! | 4 | the replica's storage |
 //! | 5 | integrity: something is not what was written |
 //! | 6 | nothing to restore |
 //! | 7 | owned by another writer, or fenced by one |
 //! | 75 | the final upload failed |
+//! | 128 + n | signal n ended it before it began, or a restore |
 //!
 //! `exec` ends with the application's own code: 128 + n when signal n ended it, 127 when it was not
 //! found, 126 when it could not be started.
@@ -74,9 +75,9 @@ impl Failure {
         Self { code, ..self }
     }
 
-    /// The same failure, with what to do about it.
-    pub fn hinted(self, hint: &'static str) -> Self {
-        Self { hint: Some(hint), ..self }
+    /// The same failure, with what to do about it, if that is known.
+    pub fn hinted(self, hint: impl Into<Option<&'static str>>) -> Self {
+        Self { hint: hint.into().or(self.hint), ..self }
     }
 
     /// The same failure, at the end of a run: what was committed may not be in the replica. That
@@ -130,8 +131,7 @@ impl From<SessionError> for Failure {
             | SessionError::Descriptor(_)
             | SessionError::Died => (Code::DATABASE, None),
         };
-        let failure = Self::new(code, error.into());
-        hint.into_iter().fold(failure, Self::hinted)
+        Self::new(code, error.into()).hinted(hint)
     }
 }
 
@@ -158,24 +158,21 @@ impl From<RestoreError> for Failure {
         let hint = matches!(error, RestoreError::Unsound(_)).then_some(
             "Restore an earlier state, or this one without --integrity-check to repair it.",
         );
-        let failure = Self::new(code, error.into());
-        hint.into_iter().fold(failure, Self::hinted)
+        Self::new(code, error.into()).hinted(hint)
     }
 }
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         let hint = hint_for(&error);
-        let failure = Self::new(Code::DATABASE, error.into());
-        hint.into_iter().fold(failure, Self::hinted)
+        Self::new(Code::DATABASE, error.into()).hinted(hint)
     }
 }
 
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Self {
         let hint = hint_for_replica(&error);
-        let failure = Self::new(code_of(&error), error.into());
-        hint.into_iter().fold(failure, Self::hinted)
+        Self::new(code_of(&error), error.into()).hinted(hint)
     }
 }
 

@@ -26,9 +26,9 @@ pub async fn run(args: ListArgs, configuration: &Configuration) -> Result<Code, 
     }
     if args.json {
         let listing = Listing { generations: &generations };
-        print_json(&listing);
+        print_json(&listing)?;
     } else {
-        print(&text(&generations));
+        print(&text(&generations))?;
     }
     Ok(Code::DONE)
 }

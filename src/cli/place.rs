@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{CREDENTIAL_VARIABLES, Examine, FileStore, S3Address, S3Store, Store};
+use crate::store::{CREDENTIAL_VARIABLES, Examine, FileStore, S3Address, S3Store, Store, decoded};
 
 /// A place for a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub enum Place {
 const KINDS: &str = "a replica is a folder (a path, or file:///path) or in an object store \
                      (s3://bucket/prefix)";
 
+/// What begins an address that is no path.
+const SCHEMES: [&str; 2] = ["s3", "file"];
+
 impl Place {
     /// The same place, where a relative path begins at `folder`.
     #[must_use]
@@ -28,6 +31,18 @@ impl Place {
         match self {
             Self::Folder(path) => Self::Folder(folder.join(path)),
             Self::Bucket(address) => Self::Bucket(address),
+        }
+    }
+
+    /// Whether it is where the other is, however each is reached.
+    #[must_use]
+    pub fn is_where(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bucket(one), Self::Bucket(other)) => {
+                (&one.bucket, &one.prefix, &one.endpoint)
+                    == (&other.bucket, &other.prefix, &other.endpoint)
+            }
+            _ => self == other,
         }
     }
 
@@ -76,11 +91,21 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         let folder = match text.split_once("://") {
             None if text.is_empty() => return Err(KINDS.to_owned()),
-            None => text,
-            Some(("file", path)) if path.starts_with('/') => path,
+            None => match text.split_once(':') {
+                Some((scheme, _)) if SCHEMES.iter().any(|s| s.eq_ignore_ascii_case(scheme)) => {
+                    let scheme = scheme.to_ascii_lowercase();
+                    return Err(format!(
+                        "{scheme}: is followed by two slashes; {KINDS}; a folder of such a name is \
+                         written ./{scheme}:…"
+                    ));
+                }
+                _ => text.to_owned(),
+            },
+            Some(("file", path)) if path.starts_with('/') => decoded(path)?,
             Some(("file", _)) => return Err("a file URL has three slashes: file:///path".into()),
             Some(("s3", _)) => return text.parse().map(Self::Bucket),
-            Some((scheme, _)) => return Err(format!("{scheme}:// is not supported; {KINDS}")),
+            // What stands before it may be anything, secrets too.
+            Some(_) => return Err(format!("no other URL is supported; {KINDS}")),
         };
         Ok(Self::Folder(folder.into()))
     }
@@ -99,7 +124,31 @@ mod tests {
         assert_eq!(place(bucket), Ok(Place::Bucket(bucket.parse().unwrap())));
         assert!(place("s3://backups/app?regio=x").unwrap_err().contains("region"));
         assert!(place("file://host/app").unwrap_err().contains("three slashes"));
-        assert!(place("ftp://host/app").unwrap_err().contains("not supported"));
+        let decoded = Place::Folder("/back up/50%/ü".into());
+        assert_eq!(place("file:///back%20up/50%25/%c3%bc"), Ok(decoded));
+        assert!(place("file:///50%").unwrap_err().contains("two hex digits"));
         assert!(place("").is_err());
+    }
+
+    #[test]
+    fn what_looks_like_another_address_is_no_folder() {
+        for text in
+            ["s3:/backups", "s3:backups/app", "S3:/backups", "file:/abs", "file:rel", "File:/x"]
+        {
+            let error = text.parse::<Place>().unwrap_err();
+            assert!(
+                error.contains("two slashes") && error.contains("written ./"),
+                "{text}: {error}"
+            );
+        }
+        for text in ["ftp://host/app", "S3://backups", "id:hunter2@s3://backups"] {
+            let error = text.parse::<Place>().unwrap_err();
+            assert!(
+                error.contains("no other URL") && !error.contains("hunter2"),
+                "{text}: {error}"
+            );
+        }
+        assert_eq!("./s3:x".parse(), Ok(Place::Folder("./s3:x".into())));
+        assert_eq!("a:b/c".parse(), Ok(Place::Folder("a:b/c".into())));
     }
 }

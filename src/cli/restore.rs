@@ -17,18 +17,18 @@ use super::exit::{Code, Failure};
 use super::replicate::listen;
 use super::{Found, open, open_unless_empty, print, print_json};
 use crate::replica::Replica;
-use crate::restore::{Done, Request, RestoreError, find, restore};
+use crate::restore::{Done, Request, find, restore};
 use crate::sqlite::Check;
 
 pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Code, Failure> {
     let place = configuration.replica(&args.source)?;
     if args.if_exists == Some(Otherwise::Skip) && args.output.exists() {
-        return Ok(skip(&args, &format!("{} is there already", args.output.display())));
+        return skip(&args, &format!("{} is there already", args.output.display()));
     }
     let replica = if args.if_no_replica == Some(Otherwise::Skip) {
         match open_unless_empty(&place).await? {
             Found::Replica(replica) => replica,
-            Found::Nothing(reason) => return Ok(skip(&args, reason)),
+            Found::Nothing(reason) => return skip(&args, reason),
         }
     } else {
         open(&place).await?
@@ -37,7 +37,7 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
         None => configuration.state_folder(&args.output)?,
         typed => typed,
     };
-    let restored = if args.dry_run {
+    if args.dry_run {
         show_plan(&replica, &args).await
     } else {
         let mut shutdown = listen()?;
@@ -46,25 +46,24 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
             // What was written is gone with the restore.
             signal = shutdown.asked() => Ok(Code(128 + signal)),
         }
-    };
-    Ok(restored?)
-}
-
-fn skip(args: &RestoreArgs, reason: &str) -> Code {
-    if args.json {
-        print_json(&Skipped { skipped: reason });
-    } else {
-        print(&format!("nothing restored: {reason}\n"));
     }
-    Code::DONE
 }
 
-async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, RestoreError> {
+fn skip(args: &RestoreArgs, reason: &str) -> Result<Code, Failure> {
+    if args.json {
+        print_json(&Skipped { skipped: reason })?;
+    } else {
+        print(&format!("nothing restored: {reason}\n"))?;
+    }
+    Ok(Code::DONE)
+}
+
+async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, Failure> {
     let plan = find(replica, &request(args)).await?;
     if args.json {
-        print_json(&PlanReport::of(&plan));
+        print_json(&PlanReport::of(&plan))?;
     } else {
-        print(&format!("{plan}\n"));
+        print(&format!("{plan}\n"))?;
     }
     Ok(Code::DONE)
 }
@@ -73,15 +72,15 @@ async fn restore_and_show(
     replica: &Replica,
     args: &RestoreArgs,
     state_folder: Option<PathBuf>,
-) -> Result<Code, RestoreError> {
+) -> Result<Code, Failure> {
     let mut display = Display::new();
     let request = Request { state_folder, ..request(args) };
     let done = restore(replica, &request, |progress| display.show(progress)).await?;
     drop(display);
     if args.json {
-        print_json(&Report::of(&done, args));
+        print_json(&Report::of(&done, args))?;
     } else {
-        print(&summary(&done, args));
+        print(&summary(&done, args))?;
     }
     Ok(Code::DONE)
 }

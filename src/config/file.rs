@@ -70,7 +70,7 @@ fn shared(one: &Database, other: &Database) -> Option<&'static str> {
     let state_dir = |database: &Database| database.settings.state_dir.clone();
     if one.path == other.path {
         Some(PATH)
-    } else if one.replica == other.replica {
+    } else if one.replica.is_where(&other.replica) {
         Some(REPLICA)
     } else {
         (state_dir(one).is_some() && state_dir(one) == state_dir(other)).then_some("state_dir")
@@ -125,9 +125,10 @@ impl Reader<'_> {
     /// A value as it would be typed.
     fn text(&self, entry: &Entry) -> Result<String, Wrong> {
         match entry.value.get_ref() {
-            DeValue::String(text) if text.is_empty() => Err(entry.wrong("it is empty")),
             DeValue::String(text) => {
-                expand(text, self.environment).map_err(|message| entry.wrong(message))
+                let expanded = expand(text, self.environment);
+                let expanded = expanded.map_err(|message| entry.wrong(message))?;
+                if expanded.is_empty() { Err(entry.wrong("it is empty")) } else { Ok(expanded) }
             }
             _ => Err(entry.wrong("it is text: write it in quotes")),
         }
@@ -217,7 +218,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Config, Wrong> {
-        let environment = |name: &str| (name == "BUCKET").then(|| "/backup".into());
+        let environment = |name: &str| match name {
+            "BUCKET" => Some("/backup".into()),
+            "EMPTY" => Some(OsString::new()),
+            _ => None,
+        };
         parse(Path::new("/srv/genesis-replicate.toml"), text, &environment)
     }
 
@@ -226,7 +231,7 @@ mod tests {
         let config = read(
             "sync_interval = '2s'\nstate_dir = 'state'\nshutdown_timeout = '5s'\nset_wal = true
              [[db]]\npath = 'app.db'\nreplica = '${BUCKET}/app'\nset_wal = false
-             [[db]]\npath = '/b.db'\nreplica = 'b'\nsync_interval = '3s'\nwal_limit = 0
+             [[db]]\npath = '/b.db'\nreplica = 'b'\nsync_interval = '3s'\nwal_limit = 0\naudit_interval = 0
              state_dir = '/var/state'",
         );
         let config = config.unwrap();
@@ -240,6 +245,7 @@ mod tests {
         let of =
             |d: &Database| (d.settings.sync_interval(&d.replica).as_secs(), d.settings.set_wal());
         assert_eq!((of(&a), of(&b)), ((2, false), (3, true)));
+        assert_eq!(b.settings.audit_interval(), Duration::ZERO);
         assert_eq!(a.settings.state_dir.unwrap(), Path::new("/srv/state"));
         assert_eq!(b.settings.state_dir.unwrap(), Path::new("/var/state"));
         assert_eq!((a.settings.wal_limit, b.settings.wal_limit.unwrap().as_u64()), (None, 0));
@@ -249,6 +255,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         let (db, two) = ("[[db]]\npath = 'a'\nreplica = 'r'\n", "[[db]]\npath = 'b'\n");
+        let bucket = "[[db]]\npath = 'a'\nreplica = 's3://bucket/a?region=x'\n";
         for (text, at, message) in [
             ("sync-interval = '1s'".to_owned(), 0, "did you mean `sync_interval`?"),
             (format!("{db}replika = 's'"), 32, "did you mean `replica`?"),
@@ -256,17 +263,27 @@ mod tests {
             (format!("{db}shutdown_timeout = '1s'"), 32, "above [[db]]"),
             ("sync_interval = '9m'".to_owned(), 16, "`sync_interval`: more than 5 minutes"),
             ("snapshot_interval = 5".to_owned(), 20, "a number and a unit"),
+            ("snapshot_interval = 0".to_owned(), 20, "after every commit"),
+            ("snapshot_interval = '0s'".to_owned(), 20, "after every commit"),
+            ("spool_limit = 0".to_owned(), 14, "nothing would be recorded"),
             ("wal_limit = 'much'".to_owned(), 12, "16MB"),
             ("wal_limit = 1.5".to_owned(), 12, "in quotes"),
             ("set_wal = 'perhaps'".to_owned(), 10, "one of true, false"),
             ("state_dir = ''".to_owned(), 12, "empty"),
+            ("state_dir = '${EMPTY}'".to_owned(), 12, "it is empty"),
+            ("[[db]]\npath = '${EMPTY}'".to_owned(), 14, "it is empty"),
             ("db = 5".to_owned(), 5, "[[db]]"),
             ("[db]\npath = 'a'".to_owned(), 0, "[[db]]"),
             ("[[db]]\npath = 'a'".to_owned(), 0, "no `replica`"),
             ("[[db]]\npath = 5".to_owned(), 14, "in quotes"),
             ("[[db]]\npath = '${NONE}'".to_owned(), 14, "NONE is not set"),
-            (format!("{db}{two}replica = 'ftp://x'"), 60, "ftp:// is not supported"),
+            (format!("{db}{two}replica = 'ftp://x'"), 60, "no other URL is supported"),
             (format!("{db}{two}replica = 'r'"), 32, "this replica already"),
+            (
+                format!("{bucket}{two}replica = 's3://bucket/a?region=y'"),
+                53,
+                "this replica already",
+            ),
             (format!("{db}[[db]]\npath = 'a'\nreplica = 's'"), 32, "this path already"),
             (format!("state_dir = 's'\n{db}{two}replica = 's'"), 48, "this state_dir already"),
             ("a b".to_owned(), 2, "expected `=`"),

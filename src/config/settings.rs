@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::values::{duration, size, sync_interval};
+use super::values::{duration, size, snapshot_interval, spool_limit, sync_interval};
 use crate::cli::place::Place;
 
 /// How one database is followed. Each may also stand at the top of the configuration, for all.
@@ -20,7 +20,7 @@ pub struct Settings {
 
     /// The time between two snapshots; none is made of a database that has not changed.
     /// [default: 4h]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = snapshot_interval)]
     pub snapshot_interval: Option<Duration>,
 
     /// The time in which the database is read once, at idle priority and 5 MB/s at most, to find pages
@@ -35,7 +35,7 @@ pub struct Settings {
 
     /// So much may wait on the local disk while the replica fails; then what is committed is shipped as
     /// one record when it is back. [default: 1GiB or a tenth of what is free, whichever is less]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = spool_limit)]
     pub spool_limit: Option<ByteSize>,
 
     /// So much of what is shipped stays on the local disk, to be merged without being read from the

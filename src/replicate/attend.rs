@@ -17,7 +17,7 @@ use super::segments::Segments;
 use super::snapshots::{Goal, Running};
 use super::tail::Tail;
 use crate::sqlite::{Source, StateReader};
-use crate::{clock, durable, telemetry};
+use crate::{clock, durable};
 
 /// Reports that are taken at one look.
 const REPORTS: usize = 64;
@@ -60,7 +60,7 @@ impl Tail {
 
     /// Leaves it for a while, after something failed that may pass: the WAL is read on.
     pub fn postpone(&mut self, error: &RecordError) {
-        let error = telemetry::chain(error);
+        let error = crate::describe(error);
         tracing::error!(%error, "cannot compare or capture pages; trying again");
         self.next_attention = clock::monotonic() + ATTENTION_PAUSE;
     }

@@ -31,10 +31,10 @@ use super::table::{Keeper, PageTable};
 use super::tail::{Tail, Tools, published};
 use super::times::Times;
 use super::watch::{Alarm, Waker, Watch};
+use crate::clock;
 use crate::replica::Tip;
 use crate::sqlite::{Held, Source, SourceError};
 use crate::store::Store;
-use crate::{clock, telemetry};
 
 /// How often a database that is not there yet is looked for.
 const AWAIT_POLL: Duration = Duration::from_millis(20);
@@ -431,7 +431,7 @@ impl Trouble {
     fn is_seen(&mut self, error: &dyn std::error::Error) {
         if self.since.is_none() {
             self.since = Some(clock::monotonic());
-            let error = telemetry::chain(error);
+            let error = crate::describe(error);
             tracing::error!(%error, "NOT PROTECTED: this must pass before anything more is recorded");
         }
         clock::rest(TROUBLE_PAUSE);

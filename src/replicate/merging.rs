@@ -19,9 +19,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::output::{MergeError, Output};
 use super::spool::Spool;
 use crate::blocking::blocking;
+use crate::clock;
 use crate::object::PartStream;
 use crate::store::{Body, Store, StoreErrorKind};
-use crate::{clock, telemetry};
 
 mod output;
 
@@ -151,7 +151,7 @@ impl Merger {
     }
 
     fn failed(&mut self, merge: &Merge, error: &MergeError) {
-        let (name, reason) = (merge.output, telemetry::chain(error));
+        let (name, reason) = (merge.output, crate::describe(error));
         let useless = match error {
             MergeError::Useless { name, .. } => Some(*name),
             MergeError::Store(error) if error.kind == StoreErrorKind::AlreadyExists => {

@@ -28,7 +28,6 @@ use super::readback::{Misplaced, ReadBack};
 use super::segments::{PART_BYTES, Segments, SegmentsError};
 use super::table::{AsOf, PageTable};
 use crate::sqlite::{Source, SourceError};
-use crate::telemetry;
 
 /// When transactions were committed, as far as anybody can tell.
 #[derive(Debug, Clone, Copy)]
@@ -204,7 +203,7 @@ impl Recorder {
             }
             error => match RecordError::from(error) {
                 error if error.may_pass() => {
-                    let error = telemetry::chain(&error);
+                    let error = crate::describe(&error);
                     tracing::error!(%error, "a commit is not recorded by itself, but with the next");
                     Ok(())
                 }

@@ -4,7 +4,7 @@ use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
@@ -70,6 +70,7 @@ impl StateFolder {
         }
         lock.set_len(0).map_err(failed)?;
         lock.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+        durable::sweep(&path, Duration::ZERO);
         Ok(Self { path, _lock: lock })
     }
 

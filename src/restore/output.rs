@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use genesis_restore::apply::PageSink;
 use genesis_restore::verify::StateVerifier;
@@ -64,18 +65,13 @@ impl Output {
     /// # Errors
     /// [`RestoreError::Output`] when something is there already, or such files are and must stay.
     pub fn prepare(target: &Path, remove_stale: bool) -> Result<Self, RestoreError> {
-        check_free(target, remove_stale)?;
-        let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            let reason = "this folder does not exist";
-            return Err(RestoreError::Output { path: folder.to_owned(), reason });
-        }
+        let folder = check_place(target, remove_stale)?;
         Self::create(folder, target, remove_stale)
             .map_err(|source| RestoreError::Write { path: target.to_owned(), source })
     }
 
     fn create(folder: &Path, target: &Path, remove_stale: bool) -> io::Result<Self> {
+        durable::sweep(folder, Duration::ZERO);
         let file = Temporary::create(folder)?;
         let (due, told) = sync_channel(1);
         let (synced, complete) = (file.file().try_clone()?, Arc::new(AtomicBool::new(false)));
@@ -200,6 +196,25 @@ impl Output {
     pub fn failed(&self, source: io::Error) -> RestoreError {
         RestoreError::Write { path: self.target.clone(), source }
     }
+}
+
+/// Refuses a place where no database can be made, or where something is: else the folder that it will
+/// be in.
+///
+/// # Errors
+/// [`RestoreError::Output`].
+pub fn check_place(target: &Path, remove_stale: bool) -> Result<&Path, RestoreError> {
+    let refuse = |path: &Path, reason| Err(RestoreError::Output { path: path.to_owned(), reason });
+    let typed = target.as_os_str().as_encoded_bytes();
+    let names_a_file =
+        target.file_name().is_some() && !typed.ends_with(b"/") && !typed.ends_with(b"/.");
+    if !names_a_file {
+        return refuse(target, "it is no name of a file");
+    }
+    check_free(target, remove_stale)?;
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if folder.is_dir() { Ok(folder) } else { refuse(folder, "this folder does not exist") }
 }
 
 /// Refuses to write where something is.

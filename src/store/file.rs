@@ -1,9 +1,12 @@
 //! A folder as a store: each object is a file at its name below the folder.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,13 +20,19 @@ use crate::durable::{self, Temporary};
 #[derive(Debug, Clone)]
 pub struct FileStore {
     root: PathBuf,
+    /// The folders in which nothing that was left is looked for any more.
+    swept: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
+
+/// What was not written to for so long, and is open nowhere on this machine, is nobody's: others may
+/// write to a folder that is shared.
+const LEFT: Duration = Duration::from_hours(24);
 
 impl FileStore {
     /// A store in `root`.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, swept: Arc::default() }
     }
 
     /// What [`Store::list`] yields for the store in `root`, without a runtime.
@@ -59,11 +68,17 @@ impl Store for FileStore {
         let key = name.to_string();
         let path = PathBuf::from(&key);
         let first = matches!(name, ObjectName::Genesis | ObjectName::Marker(_));
+        let swept = Arc::clone(&self.swept);
         let create = move |root: &Path| {
             if !first && !root.join(ObjectName::Genesis.to_string()).is_file() {
                 return Ok(Created::Gone);
             }
-            create(&root.join(path), &body)
+            let target = root.join(path);
+            let folder = target.parent().unwrap_or(root);
+            if swept.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+                durable::sweep(folder, LEFT);
+            }
+            create(&target, &body)
         };
         let failed = |kind, source| StoreError {
             kind,
@@ -134,6 +149,10 @@ impl Examine for FileStore {
     }
 
     async fn refuses_damage(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        Ok(None)
+    }
+
+    async fn takes_parts(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
         Ok(None)
     }
 }

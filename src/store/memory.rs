@@ -124,6 +124,10 @@ impl Examine for MemoryStore {
         Ok(())
     }
 
+    async fn takes_parts(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        Ok(None)
+    }
+
     async fn refuses_damage(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
         Ok(None)
     }

@@ -77,7 +77,11 @@ impl Store for Retrying {
     }
 }
 
-async fn persist<T, F>(
+/// Does something to a store until it is done, or until that is given up.
+///
+/// # Errors
+/// The last.
+pub(crate) async fn persist<T, F>(
     persistence: Persistence,
     mut operation: impl FnMut() -> F,
 ) -> Result<T, StoreError>

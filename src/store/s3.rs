@@ -40,7 +40,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 pub use self::address::S3Address;
-use self::address::decoded;
+pub(crate) use self::address::decoded;
 use self::connect::connect;
 use self::date::Dates;
 use self::failure::{Failure, Meaning};
@@ -416,6 +416,12 @@ impl Examine for S3Store {
             Err(failure) if failure.is_refusal() => Ok(Some(true)),
             Err(failure) => Err(self.failed(Verb::Put, "store", &name, failure)),
         }
+    }
+
+    async fn takes_parts(&self, name: &ObjectName) -> Result<Option<bool>, StoreError> {
+        let name = name.to_string();
+        let tried = self.try_parts(&self.address.key(&name)).await;
+        tried.map(Some).map_err(|failure| self.failed(Verb::Put, "store in parts", &name, failure))
     }
 }
 

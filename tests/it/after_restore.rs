@@ -137,7 +137,7 @@ fn an_earlier_state_begins_another_line_with_what_is_stored() {
     let before = sandbox.objects();
     sandbox.replicate().stop();
     assert_eq!(sandbox.objects(), before);
-    let more = ["--snapshot-interval", "0s"];
+    let more = ["--snapshot-interval", "1ms"];
     let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
     replicator.wait_for_log("a snapshot is stored");
     replicator.stop();

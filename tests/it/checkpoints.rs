@@ -155,4 +155,9 @@ fn the_wal_is_emptied_by_hand_with_and_without_a_replicator() {
     application.run("COMMIT;");
     replicator.stop();
     assert!(contents_of(&sandbox.restore(&[]).0).contains("fourth"));
+    application.run("PRAGMA journal_mode=DELETE;");
+    application.close();
+    let refused = sandbox.run(&["checkpoint", "--truncate", "--db", db]).expect_code(3);
+    assert!(!refused.stderr.contains("--set-wal"), "{}", refused.stderr);
+    refused.expect_words(&["not in WAL mode", "no WAL to empty"]);
 }

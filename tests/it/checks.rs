@@ -4,7 +4,7 @@ use std::fs::File;
 
 use serde_json::Value;
 
-use crate::support::{Ended, Fault, Proxy, Sandbox, Server, files_below};
+use crate::support::{Ended, Fault, Proxy, Sandbox, Server};
 
 fn check(sandbox: &Sandbox, more: &[&str]) -> Ended {
     let mut arguments = vec!["check", sandbox.replica.to_str().unwrap()];
@@ -40,8 +40,13 @@ fn a_folder() {
         "{}",
         said.stdout
     );
-    assert_eq!(files_below(&sandbox.replica), [""; 0]);
-    assert!(!sandbox.replica.join("checks").exists());
+    assert!(!sandbox.replica.exists(), "it may be mistyped");
+    let deeper = sandbox.path("none/such/folder");
+    sandbox.run(&["check", deeper.to_str().unwrap()]).expect_code(0);
+    assert!(!sandbox.path("none").exists());
+    std::fs::create_dir(&sandbox.replica).unwrap();
+    check(&sandbox, &[]).expect_code(0);
+    assert_eq!(std::fs::read_dir(&sandbox.replica).unwrap().count(), 0);
     assert_all_ok_but(&check(&sandbox, &["--json"]).expect_code(0), &[]);
 }
 
@@ -58,6 +63,8 @@ fn a_file_in_the_way_of_a_folder() {
 fn object_stores() {
     let sandbox = Sandbox::new().with_replica(&Server::ministack().address());
     assert_all_ok_but(&check(&sandbox, &["--json"]).expect_code(0), &[]);
+    let said = check(&sandbox, &["--json"]).expect_code(0);
+    assert_eq!(finding(&said, "parts").1, "objects can be stored in parts");
     // The marker is gone again.
     let said = check(&sandbox, &["--json"]).expect_code(0);
     assert_eq!(finding(&said, "list").1, "nothing is there yet");
@@ -76,7 +83,9 @@ fn permissions() {
     let proxy = Proxy::before(server);
     let sandbox = Sandbox::new().with_replica(&proxy.address(&server.address()));
     for (method, part, about, outcome, code, words) in [
-        ("DELETE", "", "remove", "note", 0, "s3:DeleteObject"),
+        ("DELETE", "DeleteObject", "remove", "note", 0, "s3:DeleteObject"),
+        ("DELETE", "uploadId", "parts", "note", 0, "lifecycle rule"),
+        ("POST", "uploads", "parts", "failed", 4, "s3:PutObject"),
         ("PUT", "", "write", "failed", 4, "s3:PutObject"),
         ("GET", "list-type", "list", "failed", 4, "s3:ListBucket"),
         ("GET", "GetObject", "read", "failed", 4, "s3:GetObject"),

@@ -75,6 +75,11 @@ fn an_application_with_several_databases() {
 
     let emptied = run(&sandbox, &["checkpoint", "--truncate"]).expect_code(0);
     assert_eq!(emptied.stdout.matches("is empty").count(), 2, "{emptied:?}");
+    let emptied = run(&sandbox, &["checkpoint", "--truncate", "--db", "other.db"]).expect_code(0);
+    assert!(emptied.stdout.contains("app/other.db is empty"), "{emptied:?}");
+    run(&sandbox, &["checkpoint", "--truncate", "--db", "none.db"])
+        .expect_code(2)
+        .expect_words(&["none.db", "app/app.db"]);
 }
 
 #[test]
@@ -194,10 +199,19 @@ fn what_cannot_work_is_found_before() {
         &sandbox,
         "[[db]]\npath = 'nowhere/app.db'\nreplica = 'replica'
          [[db]]\npath = 'app'\nreplica = 'file/replica'
-         [[db]]\npath = 'app/later.db'\nreplica = 'later'",
+         [[db]]\npath = 'app/later.db'\nreplica = 'later'
+         [[db]]\npath = 'app/other.db'\nreplica = 'app/.other.db-genesis/replica'",
     );
-    let checked = run(&sandbox, &["config", "check"]).expect_code(2).expect_words(&["3 problems"]);
-    for problem in ["no folder", "it is a folder", "file is not a folder", "it is waited for"] {
+    open_other(&sandbox).run("PRAGMA journal_mode=DELETE;");
+    let checked = run(&sandbox, &["config", "check"]).expect_code(2).expect_words(&["5 problems"]);
+    for problem in [
+        "no folder",
+        "it is a folder",
+        "file is not a folder",
+        "it is waited for",
+        "it is not in WAL mode",
+        "within the folder of local state",
+    ] {
         assert!(checked.stdout.contains(problem), "{problem}: {}", checked.stdout);
     }
     configure(&sandbox, "[[db]]\npath = 'a'\n  replika = 'b'");

@@ -33,6 +33,7 @@ mod idle;
 mod kill;
 mod large;
 mod leaks;
+mod leftovers;
 mod locks;
 mod long_history;
 mod merging;

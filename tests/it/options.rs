@@ -70,13 +70,34 @@ fn an_output_that_is_there_is_left_alone() {
 }
 
 #[test]
+fn an_output_that_can_be_no_file_is_refused_before_anything_is_fetched() {
+    let sandbox = replicated();
+    write(&sandbox.objects_ending(".manifest")[0], b"damaged: it is not looked at");
+    write(&sandbox.path("out/there"), b"precious");
+    for (output, words) in [
+        ("out/new.db/", "no name of a file"),
+        ("out/new.db/.", "no name of a file"),
+        ("out/..", "no name of a file"),
+        ("out/none/new.db", "this folder does not exist"),
+        ("out/there", "something is there already"),
+    ] {
+        for more in [&[][..], &["--dry-run"]] {
+            restore(&sandbox, &sandbox.path(output), more).expect_code(2).expect_words(&[words]);
+        }
+    }
+    assert_eq!(files_below(&sandbox.path("out")), ["there"]);
+}
+
+#[test]
 fn a_stale_wal_goes_when_it_is_told_to_and_the_restore_succeeds() {
     let sandbox = replicated();
     let output = sandbox.path("out/new.db");
     for suffix in ["-wal", "-shm", "-journal"] {
         write(&sandbox.path(&format!("out/new.db{suffix}")), b"stale");
     }
-    restore(&sandbox, &output, &[]).expect_code(2).expect_words(&["--force"]);
+    for more in [&[][..], &["--dry-run"]] {
+        restore(&sandbox, &output, more).expect_code(2).expect_words(&["--force"]);
+    }
     restore(&sandbox, &output, &["--force", "--txid", "99"]).expect_code(6);
     assert_eq!(files_below(&sandbox.path("out")).len(), 3);
     restore(&sandbox, &output, &["--force"]).expect_code(0);
@@ -122,6 +143,7 @@ fn a_state_that_is_too_early() {
     let early = sandbox.restore_fails(&["--txid", "3", "--min-txid", "4"]).expect_code(6);
     early.expect_words(&["transaction 3", "at least 4"]);
     sandbox.restore_fails(&["--min-txid", "5"]).expect_code(6);
+    sandbox.restore_fails(&["--min-txid", "5", "--dry-run"]).expect_code(6);
     sandbox.restore(&["--min-txid", "4"]);
 }
 
@@ -211,6 +233,32 @@ fn every_transaction_is_listed() {
             (words[0], &words[3..]),
             (&*row["txid"].to_string(), &numbers.each_ref().map(|n| &**n)[..])
         );
+    }
+}
+
+/// A reader that goes away is no failure; a disk that is full is one.
+#[test]
+fn output_that_cannot_be_written() {
+    let sandbox = replicated();
+    let replica = sandbox.replica.to_str().unwrap();
+    for (arguments, code) in [
+        (&["list", replica][..], 3),
+        (&["list", replica, "--json"], 3),
+        (&["list", replica, "--transactions"], 3),
+        (&["list", replica, "--transactions", "--json"], 3),
+        (&["check", replica], 3),
+        (&["restore", replica, "--output", "/dev/shm/none.db", "--dry-run"], 3),
+        (&["--help"], 3),
+    ] {
+        for (end, code) in [(">/dev/full", code), ("| true; exit ${PIPESTATUS[0]}", 0)] {
+            let mut command = std::process::Command::new("bash");
+            command.args(["-c", &format!("\"$0\" \"$@\" {end}")]);
+            command.arg(env!("CARGO_BIN_EXE_genesis-replicate")).args(arguments);
+            let ended = sandbox.start(&mut command).wait().expect_code(code);
+            if code != 0 {
+                ended.expect_words(&["cannot write to standard output"]);
+            }
+        }
     }
 }
 

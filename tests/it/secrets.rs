@@ -138,8 +138,21 @@ fn in_no_failure() {
     let nobody = "s3://bucket/app?endpoint=http://127.0.0.1:1";
     let within = format!("s3://id:{secret}@bucket/app");
     let endpoint = format!("s3://bucket/app?endpoint=https://id:{secret}@host");
+    let wrong = [
+        within,
+        endpoint,
+        format!("s3://id:{secret}/def@bucket"),
+        format!("s3://bucket?endpoint=id:{secret}@host"),
+        format!("s3://bucket/app?endpoint=ftp://a:{secret}@host"),
+        format!("s3://bucket/app?access-key=id&secret-key={secret}"),
+        format!("s3://bucket/app?{secret}"),
+        format!("s3:id:{secret}@bucket"),
+        format!("id:{secret}@s3://bucket"),
+        format!("https://host/?secret={secret}"),
+    ];
     for log in [["trace", "text"], ["trace", "json"]] {
-        for (address, code) in [(refused.as_str(), 4), (&within, 2), (&endpoint, 2)] {
+        let addresses = wrong.iter().map(|address| (address.as_str(), 2));
+        for (address, code) in addresses.chain([(refused.as_str(), 4)]) {
             assert_eq!(planted.run(&["list", address], log), code, "{}", planted.said);
             let exec = ["exec", "--db", "app/app.db", "--replica", address];
             let missing = [&exec, &["--shutdown-timeout", "100ms", "--", "true"][..]].concat();
@@ -149,7 +162,11 @@ fn in_no_failure() {
         let exec = [&exec[..], &["--shutdown-timeout", "100ms", "--", "true"]].concat();
         assert_eq!(planted.run(&exec, log), 75);
     }
-    for address in [within, endpoint] {
+    // In a place where nothing is asked for.
+    for arguments in [&["list", &refused, &wrong[0]][..], &[&wrong[0]]] {
+        assert_eq!(planted.run(arguments, ["trace", "text"]), 2);
+    }
+    for address in wrong {
         let text = format!("[[db]]\npath = 'app/app.db'\nreplica = '{address}'\n");
         write(&planted.sandbox.path("genesis-replicate.toml"), &text);
         for command in ["check", "show"] {

@@ -1,19 +1,15 @@
 //! `exec --restore-if-missing`: databases that do not exist are restored before the application starts.
 
-use std::num::NonZeroUsize;
-
 use anyhow::Context;
 use genesis_restore::target::Target;
 
+use crate::cli::args::PARALLELISM;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::restore::display::Display;
 use crate::cli::{Found, open_unless_empty};
 use crate::config::Database;
 use crate::replicate::canonical;
 use crate::restore::{self, Request};
-
-/// Ranges of objects fetched at once: `restore`'s own default.
-const PARALLELISM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// Restores those that do not exist and whose replicas hold something. With `may_be_empty` a replica
 /// that cannot be asked is taken for one that holds nothing.
@@ -31,7 +27,7 @@ pub async fn restore(databases: &[Database], may_be_empty: bool) -> Result<(), F
             }
             other => other.map_err(|failure| {
                 let hint = hint(failure.code);
-                let failure = hint.into_iter().fold(failure, Failure::hinted);
+                let failure = failure.hinted(hint);
                 failure.context(format!("the application is not started: {path} is missing"))
             })?,
         }

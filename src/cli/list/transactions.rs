@@ -29,18 +29,18 @@ pub async fn run(
     for line in inventory.generations() {
         let mut rows = Rows { args, found: Vec::new(), last: None, cuts: inventory.cuts() };
         if !args.json {
-            print(&format!("generation {}\n{}\n", line.generation(), heading()));
+            print(&format!("generation {}\n{}\n", line.generation(), heading()))?;
         }
         rows.read(replica, line).await?;
         if args.json {
             let generation = line.generation().to_string();
             generations.push(Generation { generation, transactions: rows.found });
         } else {
-            rows.print();
+            rows.print()?;
         }
     }
     if args.json {
-        print_json(&Listing { generations });
+        print_json(&Listing { generations })?;
     }
     Ok(Code::DONE)
 }
@@ -95,14 +95,14 @@ impl Rows<'_> {
             self.last = Some(manifest.name.txid);
             if self.wants(manifest.name.time.micros()) {
                 let row = snapshot(replica, manifest.name).await.map_err(ReplicaError::from)?;
-                self.add(row);
+                self.add(row)?;
             }
             for segment in line.chain(manifest.name.txid).segments {
                 // A name's time is rounded up.
                 let is_before = |since: Micros| segment.name.time.micros() < since;
                 let time = line.time_of(&segment.name);
                 if self.args.since.is_none_or(|since| !is_before(since)) {
-                    self.read_segment(replica, segment.name).await.map_err(ReplicaError::from)?;
+                    self.read_segment(replica, segment.name).await?;
                 }
                 self.last = Some(line.last_in(&segment.name));
                 if time.is_some_and(|time| self.is_after(earliest(time))) {
@@ -113,19 +113,17 @@ impl Rows<'_> {
         Ok(())
     }
 
-    async fn read_segment(
-        &mut self,
-        replica: &Replica,
-        name: SegmentName,
-    ) -> Result<(), ObjectError> {
+    async fn read_segment(&mut self, replica: &Replica, name: SegmentName) -> Result<(), Failure> {
+        let unreadable = |error: ObjectError| Failure::from(ReplicaError::from(error));
         let mut parts = PartStream::new(Arc::clone(replica.store()), name.into());
         // Of the images of a transaction that is still coming.
         let mut bytes = 0;
-        while let Some(owned) = parts.next().await? {
+        while let Some(owned) = parts.next().await.map_err(unreadable)? {
             let part = owned.part();
             let last = self.cuts.last_of(part.header.stamp.epoch);
             for fragment in fragments(&part) {
-                let fragment = fragment.map_err(|error| ObjectError::damaged(name, error))?;
+                let fragment =
+                    fragment.map_err(|error| unreadable(ObjectError::damaged(name, error)))?;
                 if fragment.header.txid > last {
                     break;
                 }
@@ -135,7 +133,7 @@ impl Rows<'_> {
                 }
                 let header = &fragment.header;
                 if self.last < Some(header.txid) && self.wants(header.time) {
-                    self.add(transaction(header, part.header.page_size, bytes));
+                    self.add(transaction(header, part.header.page_size, bytes))?;
                 }
                 bytes = 0;
             }
@@ -152,14 +150,15 @@ impl Rows<'_> {
         self.args.until.is_some_and(|until| until < time)
     }
 
-    fn add(&mut self, row: Row) {
+    fn add(&mut self, row: Row) -> Result<(), Failure> {
         self.found.push(row);
         if !self.args.json && self.found.len() >= ROWS {
-            self.print();
+            self.print()?;
         }
+        Ok(())
     }
 
-    fn print(&mut self) {
+    fn print(&mut self) -> Result<(), Failure> {
         let mut text = String::new();
         for row in self.found.drain(..) {
             let Row { txid, time, since, kind, pages, bytes, database_bytes, .. } = row;
@@ -171,7 +170,7 @@ impl Rows<'_> {
             // Writing to a string does not fail.
             writeln!(text, "{line}").unwrap_or_default();
         }
-        print(&text);
+        print(&text)
     }
 }
 

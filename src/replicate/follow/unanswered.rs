@@ -12,6 +12,7 @@ use genesis_wal::frame::frame_offset;
 use genesis_wal::index::IndexHeader;
 
 use super::{FollowError, Follower, Origin, PLACE_POLL, Trouble, Word, let_others_go_on};
+use crate::clock;
 use crate::replicate::engine::{Engine, Seen};
 use crate::replicate::holds::HoldBook;
 use crate::replicate::likeness::compare;
@@ -19,7 +20,6 @@ use crate::replicate::ratchet::{Outcome, Procedure, Ratchet, Step};
 use crate::replicate::ship::ShippingEnded;
 use crate::replicate::tail::{published, take};
 use crate::sqlite::{Held, Source, SourceError};
-use crate::{clock, telemetry};
 
 /// How often it is looked who waits and how large the WAL is, until the replica answers.
 const LOOK: Duration = Duration::from_millis(5);
@@ -50,7 +50,7 @@ impl Follower {
                 Ok(Word::Compare(recorded, thoroughness, reply)) => {
                     let compared = compare(source, held, &recorded, thoroughness);
                     let likeness = compared.unwrap_or_else(|error| {
-                        let error = telemetry::chain(&error);
+                        let error = crate::describe(&error);
                         tracing::error!(%error, "cannot compare the database with the replica");
                         None
                     });
@@ -116,7 +116,7 @@ impl Wait<'_> {
             );
         }
         let parked = move_lock(source, procedure, self.holds).unwrap_or_else(|error| {
-            let error = telemetry::chain(&error);
+            let error = crate::describe(&error);
             tracing::error!(%error, "cannot checkpoint: the WAL grows until that passes");
             let_others_go_on(source);
             self.holds.end(clock::monotonic());

@@ -3,11 +3,11 @@
 use genesis_wal::index::WalIndex;
 
 use super::{Tail, published};
+use crate::clock;
 use crate::replicate::cursor::Doubt;
 use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use crate::replicate::record::RecordError;
 use crate::sqlite::{Guards, Source, SourceError};
-use crate::{clock, telemetry};
 
 impl Tail {
     /// Moves the lock that keeps the WAL. What keeps it from moving may pass: until then the WAL grows,
@@ -29,7 +29,7 @@ impl Tail {
             }
             Err(error) if error.may_pass() => {
                 if !self.is_stuck {
-                    let error = telemetry::chain(&error);
+                    let error = crate::describe(&error);
                     tracing::error!(%error, "cannot checkpoint: the WAL grows until that passes");
                 }
                 (self.is_stuck, self.is_loose) = (true, true);

@@ -30,6 +30,9 @@ impl FromStr for S3Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("s3://").ok_or("it begins with s3://")?;
+        if text.contains('@') {
+            return Err(NO_SECRETS.to_owned());
+        }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
         let mut address = Self {
@@ -59,19 +62,24 @@ impl S3Address {
         let truth = || match value {
             "true" => Ok(true),
             "false" => Ok(false),
-            other => Err(format!("{key} is true or false, not {other:?}")),
+            _ => Err(format!("{key} is true or false")),
         };
         match key {
             "endpoint" => {
                 self.endpoint = Some(value.strip_suffix('/').unwrap_or(value).to_owned());
             }
             "region" if is_region(value) => self.region = Some(value.to_owned()),
-            "region" => return Err(format!("{value:?} is no name of a region")),
+            "region" => return Err("what it gives is no name of a region".to_owned()),
             "force-path-style" => self.force_path_style = truth()?,
             "allow-http" => self.allow_http = truth()?,
+            other if SECRETS.iter().any(|word| other.to_ascii_lowercase().contains(word)) => {
+                return Err(NO_SECRETS.to_owned());
+            }
             other => {
                 let nearest = nearest(other);
-                return Err(format!("there is no option {other:?}; did you mean {nearest}?"));
+                // What is not like a name may be a secret that was put there.
+                let named = if is_name(other) { format!(" {other}") } else { String::new() };
+                return Err(format!("there is no such option{named}; did you mean {nearest}?"));
             }
         }
         Ok(())
@@ -79,6 +87,9 @@ impl S3Address {
 
     fn check_endpoint(&self) -> Result<(), String> {
         let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        if endpoint.contains('@') {
+            return Err(NO_SECRETS.to_owned());
+        }
         let authority = match endpoint.split_once("://") {
             Some(("https", authority)) => authority,
             Some(("http", authority)) if self.allow_http || is_loopback(authority) => authority,
@@ -89,14 +100,11 @@ impl S3Address {
                         .to_owned(),
                 );
             }
-            _ => return Err(format!("the endpoint {endpoint:?} begins with https://")),
+            _ => return Err("the endpoint begins with https://".to_owned()),
         };
-        if authority.contains('@') {
-            return Err(NO_SECRETS.to_owned());
-        }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         if authority.is_empty() || !authority.chars().all(is_plain) {
-            return Err(format!("the endpoint {endpoint:?} is a host, with a port if need be"));
+            return Err("the endpoint is a host, with a port if need be".to_owned());
         }
         Ok(())
     }
@@ -141,14 +149,11 @@ const NO_SECRETS: &str = "credentials do not belong into an address, which other
                           AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile in AWS_PROFILE";
 
 fn bucket_name(text: &str) -> Result<String, String> {
-    if text.contains('@') {
-        return Err(NO_SECRETS.to_owned());
-    }
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if (3..=63).contains(&text.len()) && text.chars().all(is_plain) {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is no name of a bucket, as in s3://bucket/prefix"))
+    Err("what follows s3:// is no name of a bucket, as in s3://bucket/prefix".to_owned())
 }
 
 /// The longest key of S3 is 1024 bytes, and an object's name below the prefix up to 200.
@@ -167,7 +172,7 @@ fn key_prefix(text: &str) -> Result<String, String> {
     if folder.len() > LONGEST_PREFIX
         || folder.split('/').any(|part| ["", ".", ".."].contains(&part))
     {
-        return Err(format!("{text:?} is no prefix, as in s3://bucket/prefix"));
+        return Err("what follows the bucket is no prefix, as in s3://bucket/prefix".to_owned());
     }
     Ok(format!("{folder}/"))
 }
@@ -197,7 +202,10 @@ pub(super) fn is_in_the_clear(url: &str) -> bool {
 }
 
 /// A text in which bytes may be written as `%2F`.
-pub(super) fn decoded(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decoded(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -210,9 +218,17 @@ pub(super) fn decoded(text: &str) -> Result<String, String> {
             rest = tail;
             u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
         });
-        bytes.push(digits.ok_or_else(|| format!("in {text:?}, % is followed by two hex digits"))?);
+        bytes.push(digits.ok_or("a % is followed by two hex digits")?);
     }
-    String::from_utf8(bytes).map_err(|_bytes| format!("{text:?} is no text"))
+    String::from_utf8(bytes).map_err(|_bytes| "what is written with % is no text".to_owned())
+}
+
+/// What stands in the names of options that would give a secret.
+const SECRETS: [&str; 6] = ["key", "secret", "token", "password", "passwd", "credential"];
+
+fn is_name(text: &str) -> bool {
+    (1..=24).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c == '_')
 }
 
 /// The key that takes the fewest changes of letters.
@@ -291,14 +307,36 @@ mod tests {
 
     #[test]
     fn secrets_are_refused_and_not_repeated() {
-        for text in
-            ["s3://AKIA:hunter2@backups/app", "s3://backups/app?endpoint=https://a:hunter2@host"]
-        {
+        for text in [
+            "s3://AKIA:hunter2@backups/app",
+            "s3://AKIA:hunter2/def@backups",
+            "s3://backups/app?endpoint=https://a:hunter2@host",
+            "s3://backups/app?endpoint=AKIA:hunter2@host",
+            "s3://backups/app?endpoint=ftp://a:hunter2@host",
+            "s3://backups/app?endpoint=ftp://a:hunter2%40host",
+            "s3://backups/app?access-key=AKIA&secret-key=hunter2",
+            "s3://backups/app?SecretAccessKey=hunter2",
+            "s3://backups/app?session_token=hunter2",
+        ] {
             let error = address(text).unwrap_err();
             assert!(
                 error.contains("AWS_SECRET_ACCESS_KEY") && !error.contains("hunter2"),
-                "{error}"
+                "{text}: {error}"
             );
+        }
+        for text in [
+            "s3://hunter2:X/app",
+            "s3://backups/app/../hunter2",
+            "s3://backups/app?hunter2",
+            "s3://backups/app?region=hunter2/+",
+            "s3://backups/app?endpoint=hunter2",
+            "s3://backups/app?endpoint=https://hunter2/x",
+            "s3://backups/app?endpoint=hunter2%4",
+            "s3://backups/app?endpoint=hunter2%ff",
+            "s3://backups/app?force-path-style=hunter2",
+        ] {
+            let error = address(text).unwrap_err();
+            assert!(!error.contains("hunter2"), "{text}: {error}");
         }
     }
 

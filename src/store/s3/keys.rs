@@ -5,9 +5,10 @@ use std::fmt;
 use aws_credential_types::Credentials;
 
 /// The variables of the environment that hold credentials, or say where they are or whose they are.
-pub const CREDENTIAL_VARIABLES: [&str; 13] = [
+pub const CREDENTIAL_VARIABLES: [&str; 14] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
+    "SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
     "AWS_SHARED_CREDENTIALS_FILE",

@@ -160,6 +160,29 @@ impl S3Store {
         content: &Content,
         condition: Condition,
     ) -> Result<(), Failure> {
+        let id = self.begin_parts(key).await?;
+        let stored = match self.put_parts(key, &id, content).await {
+            Ok(parts) => self.complete(key, &id, parts, condition).await,
+            Err(failure) => Err(failure),
+        };
+        // What cannot be given up now a lifecycle rule of the bucket must.
+        if stored.is_err()
+            && let Err(failure) = self.abort(key, &id).await
+        {
+            tracing::debug!(key, %failure, "cannot give up an upload");
+        }
+        stored
+    }
+
+    /// Stores a part of an object, and gives the object up: whether that could be done.
+    pub(super) async fn try_parts(&self, key: &str) -> Result<bool, Failure> {
+        let id = self.begin_parts(key).await?;
+        let put = self.put_parts(key, &id, &Content::Bytes(Bytes::from_static(b"a"))).await;
+        let given_up = self.abort(key, &id).await;
+        put.map(|_parts| given_up.is_ok())
+    }
+
+    async fn begin_parts(&self, key: &str) -> Result<String, Failure> {
         let begun = self.ask(Verb::Post, deadline(0), |client| {
             client
                 .create_multipart_upload()
@@ -169,15 +192,7 @@ impl S3Store {
                 .send()
         });
         let id = begun.await?.upload_id;
-        let id = id.ok_or_else(|| Failure::found(Meaning::Passing, "the upload got no id"))?;
-        let stored = match self.put_parts(key, &id, content).await {
-            Ok(parts) => self.complete(key, &id, parts, condition).await,
-            Err(failure) => Err(failure),
-        };
-        if stored.is_err() {
-            self.abort(key, &id).await;
-        }
-        stored
+        id.ok_or_else(|| Failure::found(Meaning::Passing, "the upload got no id"))
     }
 
     async fn put_parts(
@@ -231,9 +246,8 @@ impl S3Store {
         completed.await.map(|_stored| ())
     }
 
-    /// Gives up an upload, so that its parts cost nothing. What cannot be given up now a lifecycle rule
-    /// of the bucket must.
-    async fn abort(&self, key: &str, id: &str) {
+    /// Gives up an upload, so that its parts cost nothing.
+    async fn abort(&self, key: &str, id: &str) -> Result<(), Failure> {
         let aborted = self.ask(Verb::Post, deadline(0), |client| {
             client
                 .abort_multipart_upload()
@@ -242,9 +256,7 @@ impl S3Store {
                 .upload_id(id)
                 .send()
         });
-        if let Err(failure) = aborted.await {
-            tracing::debug!(key, %failure, "cannot give up an upload");
-        }
+        aborted.await.map(|_gone| ())
     }
 }
 

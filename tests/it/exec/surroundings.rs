@@ -2,8 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-use genesis_replicate::store::CREDENTIAL_VARIABLES;
-
 use crate::support::{Ended, Process, Sandbox, contents_of};
 
 fn exec(sandbox: &Sandbox, prefix: &[&str], application: &[&str]) -> Ended {
@@ -70,6 +68,24 @@ fn as_the_first_process() {
     assert!(contents_of(&sandbox.restore(&[]).0).contains("farewell"));
     exec(&sandbox, &unshare, &["sh", "-c", "kill -KILL $$"]).expect_code(137);
 }
+
+/// What the AWS libraries read of who asks, by their documentation.
+const CREDENTIAL_VARIABLES: [&str; 14] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+];
 
 /// Those that are set, of the variables that say who we are to an object store.
 #[test]
