@@ -3,10 +3,10 @@
 use crate::support::{Process, Sandbox, Sqlite, can_trace, contents_of, failing_on};
 
 /// Pages of a transaction that is encoded as several parts, of 1 MiB each.
-const PAGES: u32 = 700;
+const PAGES: u32 = 2100;
 
 /// The reads of single frames that fail: after those of the first look at the transaction, which go
-/// beyond the window of 1 MiB, and before the end of the second.
+/// beyond the window of 4 MiB, and before the end of the second.
 const FAILS: &str = "650";
 
 /// A replicator that cannot read one frame of a large transaction when it has encoded half of it.
