@@ -253,10 +253,11 @@ impl Replica {
             nonce: format!("{:016x}{:016x}", random()?, random()?),
         };
         let bytes = seal(&record).map_err(|error| ObjectError::damaged(name, error))?;
-        // The only name that one looks for that holds the epoch before by such a name.
+        // The only name that one looks for that holds the epoch before by such a name. It comes first: who is
+        // killed in between has passed the other all the same.
         let plain = ClaimName { epoch, nonce: None };
         let also = (nonce.is_some() && epochs.highest_is(false)).then_some(plain);
-        for name in [Some(name), also].into_iter().flatten() {
+        for name in also.into_iter().chain([name]) {
             match self.store.create(&name.into(), Body::Bytes(bytes.clone())).await {
                 Err(error) if error.kind == StoreErrorKind::AlreadyExists => return Ok(None),
                 other => other?,

@@ -58,6 +58,9 @@ pub struct Cursor {
     checksum: Checksum,
     change: u32,
     pages: u32,
+    /// Frames of that WAL were read that no checksum proves. A recovery loses them, and others may be
+    /// written into their places: only the wal-index's count tells that nothing was lost.
+    is_unsummed: bool,
 }
 
 /// How a scan continued what was read before.
@@ -105,6 +108,7 @@ impl Cursor {
             checksum: index.frame_checksum,
             change: index.change,
             pages,
+            is_unsummed: false,
         }
     }
 
@@ -119,6 +123,7 @@ impl Cursor {
             checksum: header.checksum,
             change,
             pages,
+            is_unsummed: false,
         }
     }
 
@@ -132,14 +137,29 @@ impl Cursor {
             checksum: position.checksum,
             change: position.change,
             pages: position.pages,
+            is_unsummed: false,
         }
     }
 
-    /// The place, for a restart to prove continuity with; `None` between two WALs.
+    /// A cursor at a place of the WAL that this one is in.
+    #[must_use]
+    pub fn moved_to(&self, position: &WalPosition) -> Self {
+        let is_unsummed = self.is_unsummed;
+        Self { is_unsummed, ..Self::at_position(self.page_size, position) }
+    }
+
+    /// Whether frames of the WAL were read that no checksum proves: no restart can go on from such a place.
+    #[must_use]
+    pub fn is_unsummed(&self) -> bool {
+        self.is_unsummed
+    }
+
+    /// The place, for a restart to prove continuity with; `None` between two WALs, and where frames have no
+    /// checksums.
     #[must_use]
     pub fn position(&self) -> Option<WalPosition> {
         Some(WalPosition {
-            identity: self.identity.filter(|_| self.frame > 0)?,
+            identity: self.identity.filter(|_| self.frame > 0 && !self.is_unsummed)?,
             frame: self.frame,
             checksum: self.checksum,
             change: self.change,
@@ -167,7 +187,15 @@ impl Cursor {
             Some(known) if known == identity => (self.frame, self.checksum),
             _ => (0, header.checksum),
         };
+        let counted = index.change.wrapping_sub(self.change);
+        let is_same = self.identity == Some(identity);
         let at_end = frame == index.max_frame && frame > 0;
+        if is_same && self.is_unsummed {
+            let was_recovered = index.max_frame < frame || (at_end && counted != 0);
+            if was_recovered {
+                return Next::Doubt(Doubt::LostCommits { counted, read: 0 });
+            }
+        }
         // After a frame that SQLite gave no checksum, the one in the wal-index may be any.
         if at_end && [index.frame_checksum, Checksum::NONE].contains(&checksum) {
             return Next::UpToDate;
@@ -175,21 +203,25 @@ impl Cursor {
         Next::Scan { scanner: Scanner::new(header, frame, checksum, index), identity }
     }
 
-    /// Goes on to the end of a clean scan of `identity` that read `commits` commits.
+    /// Goes on to the end of a clean scan of `identity` that read `commits` commits, `unsummed` where no
+    /// checksum proves some of its frames.
     ///
     /// # Errors
     /// [`Doubt::LostCommits`] when the WAL was restarted and the wal-index counted other commits than
-    /// were read. Within one WAL the chain of checksums is the proof: there the counter only goes
-    /// another way when the wal-index was rebuilt.
+    /// were read. Within one WAL the chain of checksums is the proof, if all frames have them: there the
+    /// counter only goes another way when the wal-index was rebuilt.
     pub fn advance(
         &mut self,
         identity: WalIdentity,
         index: &IndexHeader,
         commits: u32,
+        unsummed: bool,
     ) -> Result<Continued, Doubt> {
         let counted = index.change.wrapping_sub(self.change);
         let as_counted = counted == commits;
-        if !as_counted && self.identity != Some(identity) {
+        let is_same = self.identity == Some(identity);
+        let is_unsummed = unsummed || (is_same && self.is_unsummed);
+        if !as_counted && (!is_same || is_unsummed) {
             return Err(Doubt::LostCommits { counted, read: commits });
         }
         *self = Self {
@@ -199,6 +231,7 @@ impl Cursor {
             checksum: index.frame_checksum,
             change: index.change,
             pages: index.pages,
+            is_unsummed,
         };
         Ok(if as_counted { Continued::Counted } else { Continued::Rebuilt })
     }
@@ -267,9 +300,9 @@ mod tests {
     fn a_restart_must_account_for_every_commit() {
         let identity = WalIdentity::from(&header(2, 1));
         let lost = Err(Doubt::LostCommits { counted: 3, read: 1 });
-        assert_eq!(cursor().advance(identity, &index(2, 1, 8), 1), lost);
+        assert_eq!(cursor().advance(identity, &index(2, 1, 8), 1, false), lost);
         let mut cursor = cursor();
-        assert_eq!(cursor.advance(identity, &index(2, 1, 6), 1), Ok(Continued::Counted));
+        assert_eq!(cursor.advance(identity, &index(2, 1, 6), 1, false), Ok(Continued::Counted));
         assert_eq!(cursor.position().unwrap().frame, 1);
     }
 
@@ -284,8 +317,8 @@ mod tests {
     fn a_rebuilt_index_restarts_the_count_within_one_wal() {
         let identity = WalIdentity::from(&header(1, 0));
         let mut cursor = cursor();
-        assert_eq!(cursor.advance(identity, &index(1, 12, 0), 2), Ok(Continued::Rebuilt));
-        assert_eq!(cursor.advance(identity, &index(1, 13, 1), 1), Ok(Continued::Counted));
+        assert_eq!(cursor.advance(identity, &index(1, 12, 0), 2, false), Ok(Continued::Rebuilt));
+        assert_eq!(cursor.advance(identity, &index(1, 13, 1), 1, false), Ok(Continued::Counted));
     }
 
     #[test]
@@ -295,7 +328,7 @@ mod tests {
         assert!(matches!(cursor.next(&rebuilt, Some(header(1, 0))), Next::UpToDate));
         cursor.confirm(&rebuilt);
         let identity = WalIdentity::from(&header(2, 1));
-        assert_eq!(cursor.advance(identity, &index(2, 1, 1), 1), Ok(Continued::Counted));
+        assert_eq!(cursor.advance(identity, &index(2, 1, 1), 1, false), Ok(Continued::Counted));
     }
 
     #[test]
@@ -303,5 +336,29 @@ mod tests {
         let size = PageSize::new(512).unwrap();
         let other = WalHeader::new(ByteOrder::Little, size, 0, Salts([2; 8]));
         assert!(matches!(cursor().next(&index(2, 1, 6), Some(other)), Next::Doubt(_)));
+    }
+
+    #[test]
+    fn a_wal_with_frames_that_have_no_checksums_goes_on_only_as_counted() {
+        let identity = cursor().position().unwrap().identity;
+        let unsummed = || {
+            let mut cursor = cursor();
+            cursor.advance(identity, &index(1, 12, 7), 2, true).unwrap();
+            cursor
+        };
+        let next = |frames, change| unsummed().next(&index(1, frames, change), Some(header(1, 0)));
+        assert_eq!(unsummed().position(), None);
+        assert!(matches!(next(12, 7), Next::UpToDate));
+        assert_eq!(scan_from(&next(13, 8)), Some(13));
+        // A recovery went back, and others may have written there since.
+        assert!(matches!(next(9, 0), Next::Doubt(_)) && matches!(next(12, 1), Next::Doubt(_)));
+        let lost = |counted| Err(Doubt::LostCommits { counted, read: 1 });
+        assert_eq!(unsummed().advance(identity, &index(1, 13, 9), 1, false), lost(2));
+        assert_eq!(cursor().advance(identity, &index(1, 13, 7), 1, true), lost(2));
+        // The next WAL is another one.
+        let mut cursor = unsummed();
+        let identity = WalIdentity::from(&header(2, 1));
+        assert_eq!(cursor.advance(identity, &index(2, 1, 8), 1, false), Ok(Continued::Counted));
+        assert!(cursor.position().is_some());
     }
 }

@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 
 use genesis_snapshot::manifest::Manifest;
-use genesis_wal::checksum::Checksum;
 use genesis_wal::frame::frame_len;
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::SegmentName;
@@ -229,7 +228,8 @@ impl Grounds<'_> {
         let Ok(overlay) = Overlay::read(source, &held.index.header, position.frame)? else {
             return Ok(None);
         };
-        if overlay.end() != Some((position.frame, position.checksum)) {
+        // Frames without checksums may have been lost in a recovery, and written anew.
+        if overlay.end() != Some((position.frame, position.checksum)) || overlay.is_unsummed() {
             return Ok(None);
         }
         let frames = held.index.header.max_frame.saturating_sub(position.frame);
@@ -240,10 +240,6 @@ impl Grounds<'_> {
         }
         // The index may have been rebuilt since: only its own count continues.
         let change = held.index.header.change.wrapping_sub(overlay.commits_after());
-        // A place without a checksum is known by the count: frames from there on go with the index.
-        if position.checksum == Checksum::NONE && change != position.change {
-            return Ok(None);
-        }
         let position = WalPosition { change, ..position };
         Ok(Some((Cursor::at_position(source.page_size(), &position), is_unheld)))
     }

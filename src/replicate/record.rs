@@ -36,6 +36,8 @@ pub struct Seen {
     pub time: Micros,
     /// Seen first after an absence: committed at this time or later.
     pub late_since: Option<Micros>,
+    /// Their place in the WAL is one from which no restart can go on.
+    pub unplaced: bool,
 }
 
 /// What is to become of a gap.
@@ -185,7 +187,8 @@ impl Recorder {
         let page_size = self.table.page_size();
         let bases = &mut self.bases;
         let mut images = FrameImages { written, page_size, frames, bases };
-        let Err(error) = line.append(header, Some(position), &written.hashed, &mut images) else {
+        let place = Some(position).filter(|_| !seen.unplaced);
+        let Err(error) = line.append(header, place, &written.hashed, &mut images) else {
             return Ok(());
         };
         let mut gap = Gap::counted(transaction.pages, line.last_time());

@@ -21,7 +21,7 @@ static UNSUMMED_SEEN: Once = Once::new();
 /// When the WAL cannot be read.
 pub fn scan(
     frames: &mut FrameReader<'_>,
-    mut scanner: Scanner,
+    scanner: &mut Scanner,
     mut commit: impl FnMut(Transaction),
 ) -> Result<ScanEnd, SourceError> {
     loop {
@@ -33,7 +33,7 @@ pub fn scan(
         loop {
             match scanner.step(&mut reader) {
                 Step::Commit(transaction) => commit(transaction),
-                Step::End(ScanEnd::Clean) => return check_unsummed(frames.source(), &scanner),
+                Step::End(ScanEnd::Clean) => return check_unsummed(frames.source(), scanner),
                 Step::End(end) => return Ok(end),
                 Step::NeedBytes if bytes.is_empty() => return Ok(scanner.torn()),
                 Step::NeedBytes => break,
@@ -74,6 +74,7 @@ pub struct Overlay {
     /// The last transaction that went in.
     end: Option<(u32, Checksum)>,
     commits_after: u32,
+    is_unsummed: bool,
 }
 
 impl Overlay {
@@ -91,15 +92,16 @@ impl Overlay {
         let Some(header) = source.wal_header()? else {
             return Ok(Err(ScanEnd::Torn { frame: 1 }));
         };
-        let scanner = Scanner::new(header, 0, header.checksum, index);
+        let mut scanner = Scanner::new(header, 0, header.checksum, index);
         let mut frames = FrameReader::new(source, index.max_frame);
-        let end = scan(&mut frames, scanner, |transaction| {
+        let end = scan(&mut frames, &mut scanner, |transaction| {
             if transaction.frame <= upto {
                 overlay.add(&transaction);
             } else {
                 overlay.commits_after = overlay.commits_after.saturating_add(1);
             }
         })?;
+        overlay.is_unsummed = scanner.unsummed().iter().any(|image| image.frame <= upto);
         Ok(if end == ScanEnd::Clean { Ok(overlay) } else { Err(end) })
     }
 
@@ -119,6 +121,12 @@ impl Overlay {
     #[must_use]
     pub fn end(&self) -> Option<(u32, Checksum)> {
         self.end
+    }
+
+    /// Whether no checksum proves some of what went in.
+    #[must_use]
+    pub fn is_unsummed(&self) -> bool {
+        self.is_unsummed
     }
 
     /// Commits in the WAL after that one.

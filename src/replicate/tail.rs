@@ -345,12 +345,12 @@ impl Tail {
         &mut self,
         frames: &mut FrameReader<'_>,
         index: &IndexHeader,
-        scanner: Scanner,
+        mut scanner: Scanner,
         identity: WalIdentity,
     ) -> Result<(), RecordError> {
         let source = frames.source();
         let mut transactions = Vec::new();
-        let end = scan(frames, scanner, |transaction| {
+        let end = scan(frames, &mut scanner, |transaction| {
             transactions.push(transaction);
         })?;
         if end != ScanEnd::Clean {
@@ -359,11 +359,13 @@ impl Tail {
         // Nothing is recorded before the whole of it is proven.
         let commits = u32::try_from(transactions.len()).unwrap_or(u32::MAX);
         let mut recorded = self.cursor;
-        let continued = self.cursor.advance(identity, index, commits);
+        let continued =
+            self.cursor.advance(identity, index, commits, !scanner.unsummed().is_empty());
         if continued.map_err(RecordError::Doubt)? == Continued::Rebuilt {
             tracing::info!("somebody rebuilt the wal-index: it counts commits anew");
         }
-        let seen = record::Seen { time: self.tools.times.now(), late_since: self.absent_since };
+        let (time, late_since) = (self.tools.times.now(), self.absent_since);
+        let seen = record::Seen { time, late_since, unplaced: self.cursor.is_unsummed() };
         let before = index.change.wrapping_sub(commits);
         for (number, transaction) in (1u32..).zip(&transactions) {
             let position = WalPosition {
@@ -386,7 +388,7 @@ impl Tail {
                 self.settled = None;
                 return Err(error);
             }
-            recorded = Cursor::at_position(source.page_size(), &position);
+            recorded = self.cursor.moved_to(&position);
             // While the application's writers are held, what can be done later is.
             let is_early = self.recorder.waiting() >= SEAL_BYTES && !source.guards().write;
             if is_early && !self.is_unsealed {

@@ -144,8 +144,8 @@ async fn before_what_was_under_way(
     tracing::warn!(
         latest = gap.after.0,
         next = gap.next.0,
-        "a segment has not arrived that later ones overtook: what is behind it was never durable, \
-         and is left out"
+        "a segment is missing that later ones may have overtaken on the way: what is behind it is \
+         left out"
     );
     Ok(plan(inventory, Target::Txid(gap.after), Some(*generation))?)
 }

@@ -61,11 +61,13 @@ fn every_transaction_of_an_older_sqlite() {
     for sqlite in [Sqlite::Shell, Sqlite::Python] {
         let sandbox = Sandbox::new();
         let states = play(&sandbox, sqlite);
-        assert_eq!(sandbox.last_txid(), Some(states.len() as u64), "{sqlite:?}");
-        assert_eq!(sandbox.generations().len(), 1);
-        for (txid, state) in (1..).zip(&states) {
+        // A start goes on from no such place: what it finds may be recorded anew.
+        let restore = |txid: u64| {
             let (restored, _) = sandbox.restore(&["--txid", &txid.to_string()]);
-            assert!(std::fs::read(restored).unwrap() == *state, "{sqlite:?}: transaction {txid}");
-        }
+            std::fs::read(restored).unwrap()
+        };
+        let mut restored: Vec<_> = (1..=sandbox.last_txid().unwrap()).map(restore).collect();
+        restored.dedup();
+        assert!(restored == states, "{sqlite:?}: {} of {}", restored.len(), states.len());
     }
 }

@@ -85,7 +85,7 @@ fn transaction(first_frame: u32) -> (Transaction, WalPosition) {
 /// As a driver does: what fails and may pass is tried again.
 fn record(recorder: &mut Recorder, first_frame: u32, mut readable: Vec<u32>) {
     let (transaction, position) = transaction(first_frame);
-    let seen = Seen { time: Micros(5), late_since: None };
+    let seen = Seen { time: Micros(5), late_since: None, unplaced: false };
     readable.reverse();
     while let Some(left) = readable.pop() {
         let mut frames = Failing::after(left);

@@ -224,7 +224,8 @@ impl Tail {
     fn read(&mut self) -> Result<(), RecordError> {
         let database = Arc::clone(&self.hand.database);
         let mut database = database.lock().unwrap();
-        let seen = record::Seen { time: self.times.now(), late_since: self.absent_since };
+        let (time, late_since) = (self.times.now(), self.absent_since);
+        let seen = record::Seen { time, late_since, unplaced: false };
         for number in self.at..database.commits() {
             let transaction = database.transaction(number);
             let position = database.position(number + 1).unwrap();

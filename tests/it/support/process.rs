@@ -6,7 +6,8 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Once};
 
 use genesis_replicate::store::CREDENTIAL_VARIABLES;
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,10 +42,34 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// Whether a process's mask of this name has a signal.
+fn is_in_mask(name: &str, process: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix(name));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+}
+
+/// Tests in the background of a shell are started so that they ignore some signals, as would be what they
+/// start. Where a signal is handled, it is started with the default.
+fn ignore_nothing() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+            let nobody_asks = Arc::new(AtomicBool::new(false));
+            let is_ignored = is_in_mask("SigIgn:", std::process::id(), signal);
+            if is_ignored {
+                signal_hook::flag::register(signal.as_raw(), nobody_asks).unwrap();
+            }
+        }
+    });
+}
+
 impl Process {
     /// Starts a command, with its output in files in `folder`.
     pub fn start(command: &mut Command, folder: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        ignore_nothing();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let stdout = folder.join(format!("{number}.out"));
         let stderr = folder.join(format!("{number}.err"));
@@ -124,11 +149,7 @@ impl Process {
 
     /// Whether it has a handler for a signal.
     pub fn listens_for(&self, signal: Signal) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
-        let caught = status.unwrap_or_default();
-        let caught = caught.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        caught.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+        is_in_mask("SigCgt:", self.id(), signal)
     }
 
     /// Writes to its standard input.

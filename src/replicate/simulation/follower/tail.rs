@@ -140,7 +140,7 @@ impl Life {
         }
         let commits = u32::try_from(transactions.len()).unwrap();
         let header = look.index.header;
-        self.cursor.advance(identity, &header, commits)?;
+        self.cursor.advance(identity, &header, commits, false)?;
         self.counted_at = look.recoveries;
         let before = header.change.wrapping_sub(commits);
         for (number, transaction) in (1u32..).zip(&transactions) {
