@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use thiserror::Error;
 
+use crate::clock;
 use crate::durable::{self, Temporary};
 
 /// Why the local state cannot be used.
@@ -40,6 +41,22 @@ pub struct StateFolder {
     _lock: File,
 }
 
+/// How often a lock that somebody has is tried for, and the pause between.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Locks a file. A process that is just being started holds the locks of the one that starts it for a
+/// moment, also when that one is gone.
+fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => clock::rest(PAUSE),
+            other => return other,
+        }
+    }
+    file.try_lock()
+}
+
 impl StateFolder {
     /// Opens and locks the state of `database`: in `.<name>-genesis` beside it, or in `folder`.
     ///
@@ -58,7 +75,7 @@ impl StateFolder {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path.join("lock"))
             .map_err(failed)?;
-        match lock.try_lock() {
+        match lock_patiently(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -163,24 +180,7 @@ fn beside(database: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::clock;
-
-    /// Opens what was dropped. A process that is started elsewhere meanwhile has its lock too, until it
-    /// runs its own program.
-    fn open_again(database: &Path) -> StateFolder {
-        let deadline = clock::monotonic() + Duration::from_secs(20);
-        loop {
-            match StateFolder::open(database, None) {
-                Err(StateError::InUse { .. }) if clock::monotonic() < deadline => {
-                    clock::rest(Duration::from_millis(5));
-                }
-                opened => return opened.unwrap(),
-            }
-        }
-    }
 
     #[test]
     fn one_process_has_it_and_the_next_is_told_who() {
@@ -191,13 +191,13 @@ mod tests {
         let error = StateFolder::open(&database, None).unwrap_err();
         assert!(error.to_string().ends_with(&format!("process {}", std::process::id())));
         drop(state);
-        open_again(&database);
+        StateFolder::open(&database, None).unwrap();
     }
 
     #[test]
     fn a_host_is_known_again_and_a_copy_of_its_state_is_another() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |name: &str| open_again(&folder.path().join(name));
+        let open = |name: &str| StateFolder::open(&folder.path().join(name), None).unwrap();
         let first = open("one.db").host().unwrap();
         assert_eq!(open("one.db").host().unwrap(), first);
         let (one, other) = (open("one.db"), open("other.db"));
