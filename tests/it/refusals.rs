@@ -83,7 +83,7 @@ fn a_replica_that_cannot_be_written() {
 fn a_place_that_is_not_supported() {
     let sandbox = Sandbox::with_database();
     let arguments = ["list", "gopher://host/x"];
-    sandbox.run(&arguments).expect_code(2).expect_words(&["gopher:// is not supported"]);
+    sandbox.run(&arguments).expect_code(2).expect_words(&["no other URL is supported"]);
 }
 
 #[test]
