@@ -68,10 +68,13 @@ impl Shutdown {
         }
     }
 
-    /// Forgets a signal that came some time ago and ended nothing: it asked for something else.
-    pub fn forget_old(&mut self) {
+    /// Learns that what was asked to end has ended. A signal that came some time ago asked for something
+    /// else, and is forgotten; one that came just now is the question that this answers, and so is what
+    /// follows it closely: a signal that was made before the end may be heard of after it.
+    pub fn has_ended(&mut self) {
         let now = clock::monotonic();
-        self.asked = self.asked.filter(|asked| now.saturating_sub(*asked) < ONE_QUESTION);
+        let is_recent = |asked: Duration| now.saturating_sub(asked) < ONE_QUESTION;
+        self.asked = self.asked.filter(|asked| is_recent(*asked)).map(|_| now);
     }
 }
 
@@ -114,16 +117,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_asked_for_something_else_is_forgotten_and_the_question_is_not() {
+    fn what_asked_for_something_else_is_forgotten_and_the_question_is_asked_until_the_end() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut shutdown = runtime.block_on(async { Shutdown::listen().unwrap() });
         let now = clock::monotonic();
-        for (asked, kept) in
-            [(None, false), (Some(now), true), (now.checked_sub(ONE_QUESTION), false)]
+        let just_now = now.checked_sub(ONE_QUESTION / 2);
+        for (asked, kept) in [(None, false), (just_now, true), (now.checked_sub(ONE_QUESTION), false)]
         {
             shutdown.asked = asked;
-            shutdown.forget_old();
+            shutdown.has_ended();
             assert_eq!(shutdown.asked.is_some(), kept, "{asked:?}");
+            // What comes within a second of the end is no second question.
+            assert!(shutdown.asked.is_none_or(|asked| asked >= now), "{asked:?}");
         }
     }
 }

@@ -44,7 +44,7 @@ pub async fn run(args: ExecArgs, configuration: &Configuration) -> Result<Code, 
         Ok(application) => run_to_its_end(application, &mut followed, &mut shutdown).await,
         Err(error) => Err(cannot_start(&args, error)),
     };
-    shutdown.forget_old();
+    shutdown.has_ended();
     if let Ok(ended) = &own {
         tracing::info!(code = ended.code(), "the application ended: shipping what it committed");
     } else {
