@@ -122,7 +122,8 @@ mod tests {
         let mut shutdown = runtime.block_on(async { Shutdown::listen().unwrap() });
         let now = clock::monotonic();
         let just_now = now.checked_sub(ONE_QUESTION / 2);
-        for (asked, kept) in [(None, false), (just_now, true), (now.checked_sub(ONE_QUESTION), false)]
+        for (asked, kept) in
+            [(None, false), (just_now, true), (now.checked_sub(ONE_QUESTION), false)]
         {
             shutdown.asked = asked;
             shutdown.has_ended();

@@ -36,6 +36,17 @@ const QUIET_AFTER: Duration = Duration::from_secs(30);
 /// So many frames to backfill are worth a checkpoint.
 const DRAIN_FRAMES: u32 = 1000;
 
+/// On read mark 0 the application's own checkpoints, past so many frames and by default with every commit
+/// from then on, sort the whole WAL before they find that they may do nothing. That mark is left before:
+/// where these looks more, with as many frames each as the last one, would pass it.
+const LOOKS_AHEAD: u32 = 2;
+
+/// So many frames that are left after a move tell that commits come in as fast as they are checkpointed.
+/// The next drain comes when the WAL has grown by so many times its length, within these limits.
+const OUTRUN_FRAMES: u32 = 250;
+const OUTRUN_GROWTH: u32 = 3;
+const OUTRUN_DRAIN_FRAMES: u32 = 16_384;
+
 /// Silence after which whatever there is to backfill is checkpointed.
 const DRAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -89,6 +100,8 @@ pub struct Seen {
     pub wal_bytes: u64,
     /// The lock is where the next writer restarts the WAL.
     pub parked: bool,
+    /// The lock stands on read mark 0, whatever was committed since.
+    pub on_mark_zero: bool,
     /// Another process holds the checkpoint and the write lock.
     pub waited_for: bool,
     /// Pages of the database are to be compared with what was recorded, and can be.
@@ -131,15 +144,19 @@ pub struct Engine {
     wal_limit: Option<u64>,
     last_move: Duration,
     move_pause: Duration,
+    /// The last move left much to backfill, as much was committed meanwhile.
+    is_outrun: bool,
     /// The last move was a force.
     has_forced: bool,
-    /// No force before then.
+    /// No force before then; zero where none was in vain.
     force_from: Duration,
     force_pause: Duration,
-    /// No drain for the sake of many frames before the WAL has grown to this one.
-    drain_at: u32,
+    /// The last frame when the lock had been moved and was not parked; 0 once it is.
+    moved_at: u32,
     /// The last frame at the last look: less means that the WAL was restarted.
     last_max_frame: u32,
+    /// Frames that were committed between the last two looks.
+    growth: u32,
     /// A checkpointer that seems to wait for us: since when, and at which last frame.
     waiting: Option<(Duration, u32)>,
     last_response: Option<Duration>,
@@ -170,11 +187,13 @@ impl Engine {
             wal_limit,
             last_move: Duration::ZERO,
             move_pause: FIRST_MOVE_PAUSE,
+            is_outrun: false,
             has_forced: false,
             force_from: Duration::ZERO,
             force_pause: FIRST_FORCE_PAUSE,
-            drain_at: 0,
+            moved_at: 0,
             last_max_frame: 0,
+            growth: 0,
             waiting: None,
             last_response: None,
             next_read_back: Duration::ZERO,
@@ -187,10 +206,11 @@ impl Engine {
         self.early_from = now + SEAL_RETRY;
     }
 
-    /// Learns how a move of the lock ended.
-    pub fn moved(&mut self, now: Duration, parked: bool, max_frame: u32) {
+    /// Learns how a move of the lock ended, with this last frame and so many frames left to backfill.
+    pub fn moved(&mut self, now: Duration, parked: bool, max_frame: u32, backlog: u32) {
         self.last_move = now;
-        self.drain_at = if parked { 0 } else { max_frame.saturating_add(DRAIN_FRAMES) };
+        self.moved_at = if parked { 0 } else { max_frame };
+        self.is_outrun = !parked && backlog >= OUTRUN_FRAMES;
         self.move_pause =
             if parked { FIRST_MOVE_PAUSE } else { (self.move_pause * 2).min(LONGEST_MOVE_PAUSE) };
         let has_forced = std::mem::take(&mut self.has_forced);
@@ -260,9 +280,10 @@ impl Engine {
     /// Takes what is seen of the WAL and of who waits for it; how to let those through.
     fn response(&mut self, seen: &Seen) -> Option<Procedure> {
         if seen.max_frame < self.last_max_frame {
-            (self.drain_at, self.force_from) = (0, Duration::ZERO);
+            (self.moved_at, self.force_from) = (0, Duration::ZERO);
             self.force_pause = FIRST_FORCE_PAUSE;
         }
+        self.growth = seen.max_frame.checked_sub(self.last_max_frame).unwrap_or(seen.max_frame);
         self.last_max_frame = seen.max_frame;
         let since = self.checkpointer_waits(seen)?;
         self.last_response = Some(seen.now);
@@ -311,10 +332,30 @@ impl Engine {
     /// Which way the lock is to be moved for the sake of the WAL's size.
     fn move_for_size(&mut self, seen: &Seen) -> Option<Procedure> {
         let backlog = seen.max_frame.saturating_sub(seen.backfilled);
+        let ahead = if seen.on_mark_zero { self.growth.saturating_mul(LOOKS_AHEAD) } else { 0 };
+        let many = backlog > 0 && backlog.saturating_add(ahead) >= DRAIN_FRAMES;
         let over = self.wal_limit.is_some_and(|limit| seen.wal_bytes >= limit) && backlog > 0;
-        let due = (backlog >= DRAIN_FRAMES || over) && seen.max_frame >= self.drain_at;
-        self.has_forced = due && over && seen.now >= self.force_from;
-        due.then_some(if self.has_forced { Procedure::Force } else { Procedure::Drain })
+        let grown = seen.max_frame.saturating_sub(self.moved_at);
+        let is_in_vain = self.force_from > Duration::ZERO;
+        let may_force = seen.now >= self.force_from && (grown >= DRAIN_FRAMES || !is_in_vain);
+        self.has_forced = over && may_force;
+        if self.has_forced {
+            return Some(Procedure::Force);
+        }
+        ((many || over) && grown >= self.next_growth()).then_some(Procedure::Drain)
+    }
+
+    /// By how many frames the WAL has grown before the next drain. Where commits come in as fast as they
+    /// are checkpointed, and it is emptied by force in the end, the next is of many more: the fewer
+    /// checkpoints, the fewer pages are written.
+    fn next_growth(&self) -> u32 {
+        match self.moved_at {
+            0 => 0,
+            at if self.is_outrun && self.wal_limit.is_some() => {
+                at.saturating_mul(OUTRUN_GROWTH).clamp(DRAIN_FRAMES, OUTRUN_DRAIN_FRAMES)
+            }
+            _ => DRAIN_FRAMES,
+        }
     }
 
     /// How long until the lock is moved because nothing is committed.

@@ -374,6 +374,7 @@ impl Follower {
             backfilled: index.backfilled,
             wal_bytes: frame_offset(source.page_size(), index.header.max_frame),
             parked: tail.is_parked(&index),
+            on_mark_zero: tail.is_on_mark_zero(),
             waited_for: source.is_waited_for()?,
             read_back: tail.is_read_back_due(),
         };

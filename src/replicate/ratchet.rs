@@ -9,8 +9,8 @@
 //! Three procedures move the lock:
 //!
 //! - *Drain*: reserve the checkpoint, leap, so that the mark stands at the end, and checkpoint passively;
-//!   twice at most. Fully backfilled, leap onto read mark 0: the WAL is *parked*, and the next writer
-//!   restarts it. Nobody is ever blocked.
+//!   twice at most, and only once where as much came in meanwhile. Fully backfilled, leap onto read mark
+//!   0: the WAL is *parked*, and the next writer restarts it. Nobody is ever blocked.
 //! - *Force*: drain, then the same under the write lock, which is held for one checkpoint of what came
 //!   in meanwhile.
 //! - *Respond*: somebody else holds the checkpoint and the write lock and waits for us. Leap, and once
@@ -174,6 +174,8 @@ struct Run {
     procedure: Procedure,
     at: At,
     round: u8,
+    /// Frames that this round found to backfill.
+    backlog: u32,
     /// How often the write lock was taken.
     locks: u8,
     /// When the lock or checkpoint that is tried again was first tried.
@@ -246,7 +248,7 @@ impl Ratchet {
             Procedure::Respond { .. } => At::LeapBegin(Then::Push),
             Procedure::Drain | Procedure::Force => At::Reserve(Then::Push),
         };
-        let run = Run { procedure, at, round: 1, locks: 0, trying_since: now };
+        let run = Run { procedure, at, round: 1, backlog: 0, locks: 0, trying_since: now };
         self.run = Some(run);
         step_of(at, &run, now)
     }
@@ -337,7 +339,10 @@ impl Ratchet {
             At::LeapBegin(then) if outcome.done => Some(At::LeapCopy(then)),
             At::LeapBegin(_) => (self.holds.write != Guard::Free).then_some(At::Rollback),
             // What could not be copied holds the older lock: the driver has a reason to doubt.
-            At::LeapCopy(then) => outcome.done.then_some(At::LeapEnd(then)),
+            At::LeapCopy(then) => {
+                run.backlog = outcome.index.backlog();
+                outcome.done.then_some(At::LeapEnd(then))
+            }
             At::LeapEnd(then) => self.after_leap(run, then, outcome),
             At::Checkpoint => after_checkpoint(run, outcome),
             At::Sync => {
@@ -424,9 +429,11 @@ fn reserve_again(run: &Run, then: Then, outcome: &Outcome) -> Option<At> {
 
 fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
     run.round += 1;
+    // Where commits come in as fast as they are checkpointed, another round leaves as much.
+    let is_near = outcome.index.backlog() <= run.backlog / 2;
     if is_full(&outcome.index) {
         Some(At::Reserve(Then::Park))
-    } else if run.round <= ROUNDS {
+    } else if run.round <= ROUNDS && is_near {
         Some(At::Reserve(Then::Push))
     } else {
         after_rounds(run)

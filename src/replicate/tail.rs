@@ -50,6 +50,11 @@ const SEAL_PAUSE: Duration = Duration::from_millis(10);
 const UNHELD_PATIENCE: Duration = Duration::from_millis(500);
 const UNHELD_PAUSE: Duration = Duration::from_millis(1);
 
+/// To catch up is to read until no more frames than this are ahead, but no more often than that: a writer
+/// may be as fast as the reader.
+const FEW_AHEAD: u32 = 128;
+const CATCH_UP_ROUNDS: u32 = 4;
+
 /// A WAL that is being read.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is about something else")]
@@ -193,6 +198,12 @@ impl Tail {
         self.ratchet.is_parked() && index.backfilled == index.header.max_frame
     }
 
+    /// Whether the lock stands on read mark 0, whatever was committed since.
+    #[must_use]
+    pub fn is_on_mark_zero(&self) -> bool {
+        self.ratchet.is_parked()
+    }
+
     /// Reads and records what `index` says is committed.
     ///
     /// # Errors
@@ -321,14 +332,25 @@ impl Tail {
         Ok(())
     }
 
-    /// Reads and records until everything is that the wal-index publishes; that index.
+    /// Reads and records at least everything that the wal-index publishes now, and what little there is
+    /// more; the index up to which that was done.
     fn catch_up(&mut self, source: &mut Source) -> Result<WalIndex, RecordError> {
+        let mut index = published(source)?;
+        let mut rounds = 0;
         loop {
-            let index = published(source)?;
-            if self.is_settled(&index) {
-                return Ok(index);
+            if !self.is_settled(&index) {
+                self.read(source, &index.header)?;
             }
-            self.read(source, &index.header)?;
+            let now = published(source)?;
+            if self.is_settled(&index) {
+                rounds += 1;
+                let is_near = now.header.salts == index.header.salts
+                    && now.header.max_frame.saturating_sub(index.header.max_frame) <= FEW_AHEAD;
+                if is_near || rounds >= CATCH_UP_ROUNDS {
+                    return Ok(index);
+                }
+            }
+            index = now;
         }
     }
 

@@ -1,6 +1,10 @@
 //! The locks that keep the WAL: read transactions on two connections, the write lock, and a pin on a
 //! read slot. Which of them is moved when is the ratchet's to say; here they are taken and given up.
 
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use genesis_wal::index::WalIndex;
@@ -18,6 +22,9 @@ const ACQUIRE_RETRIES: u32 = 10_000;
 /// How often a lock is tried at once: a writer that commits without a pause leaves the write lock and,
 /// after each commit, the checkpoint lock for microseconds.
 const TRIES: u32 = 100;
+
+/// The rest of who has nothing to do beside a checkpoint that is being made.
+const BESIDE_PAUSE: Duration = Duration::from_millis(1);
 
 /// How often everything is tried to be backfilled, and the pause between.
 const BACKFILL_RETRIES: u32 = 500;
@@ -127,15 +134,57 @@ impl Source {
     /// When SQLite fails.
     pub fn checkpoint(&mut self) -> Result<bool, SourceError> {
         let spare = self.take_spare()?;
-        let busy =
-            spare.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i32>(0));
-        let path = &self.path;
-        let done =
-            passed(busy.map_err(|error| sqlite("checkpoint", path, error)).and_then(|busy| {
-                if busy == 0 { Ok(()) } else { Err(SourceError::Locked { path: path.clone() }) }
-            }));
+        let done = checkpoint(&spare, &self.path);
         self.spare = Some(spare);
         done
+    }
+
+    /// The same on a thread of its own, as most of it is to wait for the disk. Until it has ended,
+    /// `meanwhile` is done again and again; after a rest, where that says that there was nothing to do.
+    ///
+    /// # Errors
+    /// When SQLite fails, there is no thread to be had, or from `meanwhile`.
+    pub fn checkpoint_beside<E: From<SourceError>>(
+        &mut self,
+        meanwhile: impl FnMut(&mut Self) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let mut spare = self.take_spare()?;
+        let path = self.path.clone();
+        let connection = &mut spare;
+        let done = self.beside(move || checkpoint(connection, &path), meanwhile);
+        self.spare = Some(spare);
+        Ok(done??)
+    }
+
+    /// Does what waits for the disk on a thread of its own, and `meanwhile` beside it.
+    fn beside<T: Send, E: From<SourceError>>(
+        &mut self,
+        work: impl FnOnce() -> T + Send,
+        mut meanwhile: impl FnMut(&mut Self) -> Result<bool, E>,
+    ) -> Result<T, E> {
+        let (ended, end) = mpsc::channel();
+        thread::scope(|scope| {
+            let run = move || {
+                let done = work();
+                // Nobody has stopped to listen.
+                ended.send(()).ok();
+                done
+            };
+            let thread = thread::Builder::new().name("checkpoint".into());
+            let running = thread.spawn_scoped(scope, run);
+            let running = running.map_err(|error| self.io("begin a thread for", error))?;
+            let mut beside = Ok(());
+            while !running.is_finished() {
+                match beside.is_ok().then(|| meanwhile(self)) {
+                    Some(Ok(true)) => {}
+                    Some(Ok(false)) => drop(end.recv_timeout(BESIDE_PAUSE)),
+                    Some(Err(error)) => beside = Err(error),
+                    None => drop(end.recv()),
+                }
+            }
+            let done = running.join().unwrap_or_else(|panic| resume_unwind(panic));
+            beside.map(|()| done)
+        })
     }
 
     /// Backfills the whole WAL, under the write lock, and holds the file alone. `on_lock` learns when
@@ -211,13 +260,21 @@ impl Source {
         self.end_reservation().and(unlocked)
     }
 
-    /// Makes the database file and the WAL durable.
+    /// Makes the database file and the WAL durable, as
+    /// [`checkpoint_beside`](Self::checkpoint_beside) checkpoints.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn sync(&self) -> Result<(), SourceError> {
-        let synced = self.database().sync_data().and_then(|()| self.wal().sync_data());
-        synced.map_err(|source| self.io("sync", source))
+    /// What the system says, or from `meanwhile`.
+    pub fn sync_beside<E: From<SourceError>>(
+        &mut self,
+        meanwhile: impl FnMut(&mut Self) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let database = self.page_file();
+        // No lock stands on the WAL: one descriptor more may be closed.
+        let wal = self.wal().try_clone().map_err(|source| self.io("sync", source))?;
+        let sync = move || database.file.sync_data().and_then(|()| wal.sync_data());
+        let synced = self.beside(sync, meanwhile)?;
+        Ok(synced.map_err(|source| self.io("sync", source))?)
     }
 
     /// Pins the WAL: shares a read slot that no reader limits the backfill by. Nobody restarts the
@@ -314,6 +371,15 @@ impl Source {
     }
 }
 
+/// Checkpoints passively. False when another checkpoint is running.
+fn checkpoint(connection: &Connection, path: &Path) -> Result<bool, SourceError> {
+    let sql = "PRAGMA wal_checkpoint(PASSIVE)";
+    let busy = connection.query_row(sql, [], |row| row.get::<_, i32>(0));
+    passed(busy.map_err(|error| sqlite("checkpoint", path, error)).and_then(|busy| {
+        if busy == 0 { Ok(()) } else { Err(SourceError::Locked { path: path.to_owned() }) }
+    }))
+}
+
 /// That somebody else is in the way is an answer.
 fn passed(result: Result<(), SourceError>) -> Result<bool, SourceError> {
     match result {
@@ -349,7 +415,6 @@ mod tests {
     use genesis_wal::index::IndexHeader;
 
     use super::*;
-    use std::path::Path;
 
     fn index(salt: u8, max_frame: u32, backfilled: u32) -> WalIndex {
         let header = IndexHeader {

@@ -100,6 +100,12 @@ impl WalIndex {
 
     const COPY_LEN: usize = 48;
 
+    /// Frames that are committed and not in the database yet.
+    #[must_use]
+    pub fn backlog(&self) -> u32 {
+        self.header.max_frame.saturating_sub(self.backfilled)
+    }
+
     /// Where the page number of `frame`, counted from 1, stands in the `-shm` file.
     #[must_use]
     pub fn page_number_offset(frame: u32) -> u64 {

@@ -87,6 +87,7 @@ const LOADED: Seen = Seen {
     backfilled: 0,
     wal_bytes: 4 << 20,
     parked: false,
+    on_mark_zero: false,
     waited_for: false,
     read_back: false,
 };
@@ -96,13 +97,52 @@ fn many_frames_are_drained_and_forced_only_over_the_limit() {
     let mut engine = Engine::new(INTERVAL, Some(16 << 20));
     engine.last_read = LOADED.now;
     assert_eq!(engine.next(&LOADED), Action::Move(Procedure::Drain));
-    engine.moved(LOADED.now, false, 1000);
+    engine.moved(LOADED.now, false, 1000, 0);
     assert!(matches!(engine.next(&LOADED), Action::Wait(_)));
     let grown = Seen { max_frame: 5000, backfilled: 900, wal_bytes: 20 << 20, ..LOADED };
     assert_eq!(engine.next(&grown), Action::Move(Procedure::Force));
     let mut never = Engine::new(INTERVAL, None);
     never.last_read = LOADED.now;
     assert_eq!(never.next(&grown), Action::Move(Procedure::Drain));
+}
+
+/// What the engine does with a WAL that grows by so many frames a look, up to the first move.
+fn moves_at(on_mark_zero: bool, growth: u32) -> u32 {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    for look in 1..=1000 {
+        let now = LOADED.now + Duration::from_millis(u64::from(look));
+        let max_frame = look * growth;
+        let seen = Seen { now, unread: true, max_frame, on_mark_zero, ..LOADED };
+        match engine.next(&seen) {
+            Action::Move(Procedure::Drain) => return max_frame,
+            other => assert_eq!(other, Action::Read),
+        }
+    }
+    panic!("the lock is not moved");
+}
+
+/// Past 1,000 frames every commit of an application would sort the WAL in vain.
+#[test]
+fn read_mark_zero_is_left_before_the_application_tries_to_checkpoint() {
+    assert_eq!(moves_at(true, 200), 600);
+    assert_eq!(moves_at(false, 200), 1000);
+    assert_eq!(moves_at(true, 2), 996);
+}
+
+#[test]
+fn a_wal_that_grows_as_fast_as_it_is_checkpointed_is_drained_less_often_where_a_force_ends_it() {
+    let next_after = |wal_limit, backlog| {
+        let mut engine = Engine::new(INTERVAL, wal_limit);
+        engine.moved(LOADED.now, false, 1500, backlog);
+        let seen = |max_frame| Seen { max_frame, backfilled: 600, wal_bytes: 1 << 20, ..LOADED };
+        let mut is_moved =
+            |max_frame: &u32| matches!(engine.next(&seen(*max_frame)), Action::Move(_));
+        (1500..100_000).step_by(100).find(|at| is_moved(at))
+    };
+    let limit = Some(1 << 30);
+    assert_eq!(next_after(limit, 900), Some(6000));
+    assert_eq!(next_after(limit, 20), Some(2500));
+    assert_eq!(next_after(None, 900), Some(2500));
 }
 
 #[test]
@@ -115,7 +155,7 @@ fn silence_parks_the_lock_with_growing_pauses_while_that_fails() {
             Action::Move(procedure) => {
                 assert_eq!(procedure, Procedure::Drain);
                 moves.push(now);
-                engine.moved(now, false, 3);
+                engine.moved(now, false, 3, 0);
             }
             Action::Wait(pause) => now += pause.max(Duration::from_micros(1)),
             other => panic!("{other:?}"),
@@ -163,7 +203,7 @@ fn steady_commits_do_not_keep_a_large_wal_from_being_emptied() {
     let mut engine = Engine::new(INTERVAL, Some(16 << 20));
     let steady = Seen { unread: true, wal_bytes: 20 << 20, max_frame: 5000, ..LOADED };
     assert_eq!(engine.next(&steady), Action::Move(Procedure::Force));
-    engine.moved(steady.now, false, 5000);
+    engine.moved(steady.now, false, 5000, 0);
     assert_eq!(engine.next(&steady), Action::Read);
     assert_eq!(engine.next(&Seen { max_frame: 10, wal_bytes: 40 << 10, ..steady }), Action::Read);
     let restarted = Seen { max_frame: 1500, ..steady };
@@ -185,7 +225,7 @@ fn what_cannot_be_recorded_yet_is_passed_over_only_where_it_must_be() {
     let large = Seen { unread: true, max_frame: 6000, wal_bytes: 24 << 20, ..kept };
     assert_eq!(engine.next_unrecorded(&at(61_000, large)), Some(Procedure::Drain));
     // What came in meanwhile is left for the silence.
-    engine.moved(at(61_000, large).now, false, 6500);
+    engine.moved(at(61_000, large).now, false, 6500, 0);
     let left = Seen { max_frame: 6500, backfilled: 6000, wal_bytes: 26 << 20, ..kept };
     assert_eq!(engine.next_unrecorded(&at(61_001, Seen { unread: true, ..left })), None);
     assert_eq!(engine.next_unrecorded(&at(61_202, left)), Some(Procedure::Drain));
@@ -205,14 +245,14 @@ fn writers_are_not_held_again_and_again_while_somebody_reads_an_old_state() {
         if let Action::Move(procedure) = engine.next(&seen) {
             moves += 1;
             forces.extend((procedure == Procedure::Force).then_some(millis));
-            engine.moved(now, false, max_frame);
+            engine.moved(now, false, max_frame, 0);
         }
     }
     assert!((8..16).contains(&forces.len()), "{forces:?}");
     assert!(moves > 5000, "the mark goes on: {moves}");
     // Once the WAL was emptied, the next is not waited for.
     let seen = Seen { now: LOADED.now + Duration::from_secs(61), ..LOADED };
-    engine.moved(seen.now, true, 7_000_000);
+    engine.moved(seen.now, true, 7_000_000, 0);
     let large = Seen { unread: true, wal_bytes: 20 << 20, max_frame: 5000, ..seen };
     assert_eq!(engine.next(&large), Action::Move(Procedure::Force));
 }

@@ -102,6 +102,7 @@ impl Wait<'_> {
             backfilled: index.backfilled,
             wal_bytes: frame_offset(source.page_size(), header.max_frame),
             parked: !held.overlay && header == held.index.header,
+            on_mark_zero: !held.overlay,
             waited_for: source.is_waited_for()?,
             ..Seen::default()
         };
@@ -122,8 +123,9 @@ impl Wait<'_> {
             self.holds.end(clock::monotonic());
             false
         });
-        let max_frame = published(source)?.header.max_frame;
-        self.engine.moved(clock::monotonic(), parked, max_frame);
+        let index = published(source)?;
+        let (max_frame, backlog) = (index.header.max_frame, index.backlog());
+        self.engine.moved(clock::monotonic(), parked, max_frame, backlog);
         Ok(true)
     }
 }

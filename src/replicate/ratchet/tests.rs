@@ -60,6 +60,17 @@ fn a_drain_that_others_stand_in_the_way_of_gives_up_after_two_rounds() {
     assert!(!ratchet.is_parked());
 }
 
+/// Where as much comes in as is checkpointed, what is left does not become less.
+#[test]
+fn another_round_is_not_begun_in_vain() {
+    for (left, rounds) in [(500, 2), (501, 1)] {
+        let mut ratchet = Ratchet::new();
+        let steps = run(&mut ratchet, Procedure::Drain, 1000 - left);
+        let checkpoints = steps.iter().filter(|step| matches!(step, Step::Checkpoint(_)));
+        assert_eq!(checkpoints.count(), rounds, "{left} of 1000 left");
+    }
+}
+
 #[test]
 fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
     let mut ratchet = Ratchet::new();

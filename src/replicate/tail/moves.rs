@@ -9,6 +9,9 @@ use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step}
 use crate::replicate::record::RecordError;
 use crate::sqlite::{Guards, Source, SourceError};
 
+/// So many frames are checkpointed on a thread of their own: much is committed meanwhile.
+const MANY_FRAMES: u32 = 250;
+
 impl Tail {
     /// Moves the lock that keeps the WAL. What keeps it from moving may pass: until then the WAL grows,
     /// and is read on.
@@ -36,7 +39,7 @@ impl Tail {
                 // Nobody's writers wait for what comes first; where this fails, it is tried again.
                 source.let_others_go_on().ok();
                 let max_frame = self.settled.map_or(0, |settled| settled.max_frame);
-                self.engine.moved(clock::monotonic(), false, max_frame);
+                self.engine.moved(clock::monotonic(), false, max_frame, 0);
                 Ok(())
             }
             other => other,
@@ -100,10 +103,18 @@ impl Tail {
         }
         // Where nothing was copied, the lock stands where it stood, and what was said of it is old.
         let (now, parked) = (clock::monotonic(), has_copied && self.ratchet.is_parked());
-        let max_frame = published(source)?.header.max_frame;
+        let index = published(source)?;
+        let (max_frame, backlog) = (index.header.max_frame, index.backlog());
         let micros = u64::try_from(now.saturating_sub(started).as_micros()).unwrap_or(u64::MAX);
-        tracing::debug!(?procedure, parked, max_frame, micros, "moved the lock that keeps the WAL");
-        self.engine.moved(now, parked, max_frame);
+        tracing::debug!(
+            ?procedure,
+            parked,
+            max_frame,
+            backlog,
+            micros,
+            "moved the lock that keeps the WAL"
+        );
+        self.engine.moved(now, parked, max_frame, backlog);
         if has_copied {
             self.alone_at = self.settled.filter(|_| parked);
         }
@@ -120,10 +131,28 @@ impl Tail {
         step: Step,
         source: &mut Source,
     ) -> Result<(bool, Option<WalIndex>), RecordError> {
+        let is_free = !source.guards().write;
         match step {
             Step::Copy => Ok((true, Some(self.catch_up(source)?))),
+            Step::Checkpoint(_) if is_free && published(source)?.backlog() >= MANY_FRAMES => {
+                Ok((source.checkpoint_beside(|source| self.read_on(source))?, None))
+            }
+            Step::Sync => {
+                source.sync_beside(|source| self.read_on(source))?;
+                Ok((true, None))
+            }
             other => Ok((take(other, source)?, None)),
         }
+    }
+
+    /// Reads what is committed by now; false when there is nothing.
+    fn read_on(&mut self, source: &mut Source) -> Result<bool, RecordError> {
+        let index = published(source)?;
+        if self.is_settled(&index) {
+            return Ok(false);
+        }
+        self.read(source, &index.header)?;
+        Ok(true)
     }
 }
 
@@ -144,7 +173,7 @@ pub(in crate::replicate) fn take(step: Step, source: &mut Source) -> Result<bool
             clock::rest(pause);
             return source.checkpoint();
         }
-        Step::Sync => source.sync()?,
+        Step::Sync => source.sync_beside(|_| Ok::<_, SourceError>(false))?,
         Step::Write(pause) => {
             clock::rest(pause);
             return source.lock_writes();

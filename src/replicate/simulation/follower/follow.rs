@@ -53,6 +53,7 @@ impl Life {
             backfilled: index.backfilled.saturating_mul(SCALE),
             wal_bytes: u64::from(index.header.max_frame),
             parked: self.ratchet.is_parked() && index.backfilled == index.header.max_frame,
+            on_mark_zero: self.ratchet.is_parked(),
             waited_for,
             read_back: false,
         }

@@ -15,6 +15,7 @@ use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Step};
 
 impl Life {
     async fn catch_up(&mut self) -> Result<WalIndex, Doubt> {
+        // The driver goes on while much is ahead of it; no more than this has to be read.
         loop {
             let look = self.published().await;
             if self.settled == Some(look.index.header) {
@@ -22,6 +23,9 @@ impl Life {
                 return Ok(look.index);
             }
             self.read(&look).await?;
+            if self.settled == Some(look.index.header) {
+                return Ok(look.index);
+            }
         }
     }
 
@@ -62,7 +66,8 @@ impl Life {
         assert!(!world.is_held_by_us(CHECKPOINT), "a procedure leaves its reservation behind");
         world.tally.stranded += u64::from(!parked && index.backfilled == max_frame);
         world.replica.parked = parked;
-        self.engine.moved(world.now, parked, max_frame.saturating_mul(SCALE));
+        let scaled = |frames: u32| frames.saturating_mul(SCALE);
+        self.engine.moved(world.now, parked, scaled(max_frame), scaled(index.backlog()));
         let tally = &mut world.tally;
         match procedure {
             Procedure::Drain => tally.drains += 1,
