@@ -9,9 +9,27 @@ use thread_priority::unix::{
 
 /// Makes the calling thread one of these.
 pub fn be_idle() {
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    be(NormalThreadSchedulePolicy::Idle);
+}
+
+/// Does some work on the calling thread, which is one of these until then.
+pub fn idly<T>(work: impl FnOnce() -> T) -> T {
+    /// Also where the work panics, the thread is what it was.
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            be(NormalThreadSchedulePolicy::Other);
+        }
+    }
+    be_idle();
+    let _again = Again;
+    work()
+}
+
+fn be(policy: NormalThreadSchedulePolicy) {
+    let set = ThreadSchedulePolicy::Normal(policy);
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, set);
     if let Err(error) = set {
-        tracing::debug!(?error, "cannot lower the priority of a thread");
+        tracing::debug!(?error, ?policy, "cannot change the priority of a thread");
     }
 }

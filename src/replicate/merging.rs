@@ -1,7 +1,7 @@
-//! Merges what is shipped, on a lane of its own: no transaction waits for it. What is to be merged is for
-//! [`Ladder::choose`] to say; here parts are put one after another, from the spool's copies, or where
-//! those are gone from the replica, and proven to follow one another. A merged segment is stored after all
-//! that it is made of, which stays.
+//! Merges what is shipped, on a lane of its own and at idle priority: no transaction waits for it. What is
+//! to be merged is for [`Ladder::choose`] to say; here parts are put one after another, from the spool's
+//! copies, or where those are gone from the replica, and proven to follow one another. A merged segment is
+//! stored after all that it is made of, which stays.
 //!
 //! Only when something new was shipped is anything merged: an idle database makes no request.
 
@@ -17,6 +17,7 @@ use genesis_wal::name::{ObjectName, SegmentName};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::output::{MergeError, Output};
+use super::idle::idly;
 use super::spool::Spool;
 use crate::blocking::blocking;
 use crate::clock;
@@ -231,5 +232,5 @@ async fn copy(
 async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MergeError> + Send + 'static,
 ) -> Result<T, MergeError> {
-    blocking(work).await.unwrap_or_else(|died| Err(MergeError::Local(died.into())))
+    blocking(|| idly(work)).await.unwrap_or_else(|died| Err(MergeError::Local(died.into())))
 }

@@ -33,7 +33,7 @@ use genesis_wal::index::{IndexHeader, WalIndex};
 
 pub use guards::{Guard, Holds};
 
-/// The pause before the write lock is tried again, and how long it is tried.
+/// The pause before the write lock, or the reservation, is tried again, and how long the lock is tried.
 const WRITE_PAUSE: Duration = Duration::from_micros(20);
 const WRITE_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -42,8 +42,14 @@ const WRITE_PATIENCE: Duration = Duration::from_millis(20);
 const CHECKPOINT_PAUSE: Duration = Duration::from_micros(50);
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(3);
 
-/// How long the checkpoint is tried to be reserved before the write lock is taken.
+/// How long the checkpoint is tried to be reserved: for the mark to be moved, and before the write lock is
+/// taken. An application that tries to checkpoint in vain with every commit leaves it for moments only.
+const PUSH_PATIENCE: Duration = Duration::from_millis(5);
 const RESERVE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often is checkpointed under the write lock: a writer that tries to get it reads for a moment, and
+/// may do so behind the last frame.
+const FINALS: u8 = 3;
 
 /// How long a waiting checkpointer is answered with leaps before the lock is handed to a pin.
 const LEAP_PATIENCE: Duration = Duration::from_millis(3);
@@ -55,8 +61,9 @@ const BACKFILL_PATIENCE: Duration = Duration::from_millis(300);
 /// How often a procedure pushes the mark to the end and checkpoints.
 const ROUNDS: u8 = 2;
 
-/// So many frames are few enough to be copied under the write lock.
+/// So many frames are few enough to be copied under the write lock, or this part of a WAL.
 const FEW_FRAMES: u32 = 1000;
+const LONG_WAL: u32 = 8;
 
 /// How often the write lock is taken in one procedure: what came in before it the last time may be so
 /// many times more, as after transactions that are all as large.
@@ -178,6 +185,8 @@ struct Run {
     backlog: u32,
     /// How often the write lock was taken.
     locks: u8,
+    /// How often was checkpointed under it.
+    finals: u8,
     /// When the lock or checkpoint that is tried again was first tried.
     trying_since: Duration,
 }
@@ -248,7 +257,8 @@ impl Ratchet {
             Procedure::Respond { .. } => At::LeapBegin(Then::Push),
             Procedure::Drain | Procedure::Force => At::Reserve(Then::Push),
         };
-        let run = Run { procedure, at, round: 1, backlog: 0, locks: 0, trying_since: now };
+        let run =
+            Run { procedure, at, round: 1, backlog: 0, locks: 0, finals: 0, trying_since: now };
         self.run = Some(run);
         step_of(at, &run, now)
     }
@@ -344,14 +354,20 @@ impl Ratchet {
                 outcome.done.then_some(At::LeapEnd(then))
             }
             At::LeapEnd(then) => self.after_leap(run, then, outcome),
-            At::Checkpoint => after_checkpoint(run, outcome),
+            At::Checkpoint => {
+                run.trying_since = outcome.now;
+                after_checkpoint(run, outcome)
+            }
             At::Sync => {
                 run.trying_since = outcome.now;
                 Some(At::Reserve(Then::BeforeWrite))
             }
             At::Write => self.after_write(run, outcome),
             At::GiveWay => Some(At::LeapBegin(Then::BeforeWrite)),
-            At::FinalCheckpoint => Some(after_final_checkpoint(run, outcome)),
+            At::FinalCheckpoint => {
+                run.finals += u8::from(outcome.done);
+                Some(after_final_checkpoint(run, outcome))
+            }
             At::Pin => outcome.done.then_some(At::PinCopy),
             At::PinCopy => Some(if outcome.done { At::PinEnd } else { At::Unpin }),
             At::PinEnd => {
@@ -405,7 +421,10 @@ impl Ratchet {
         run.locks += 1;
         let uncopied = self.uncopied(&outcome.index.header);
         let is_last = run.locks >= LOCKS;
-        let few = if is_last { self.few.saturating_mul(TIMES_FEW) } else { self.few };
+        let most = self.few.saturating_mul(TIMES_FEW);
+        // Of a long WAL more may be copied: to give way once more would make it longer still.
+        let part = (outcome.index.header.max_frame / LONG_WAL).clamp(self.few, most);
+        let few = if is_last { most } else { part };
         Some(match (uncopied <= few, is_last) {
             (true, _) => At::LeapBegin(Then::FinalPush),
             (false, true) => At::Rollback,
@@ -423,8 +442,8 @@ impl Ratchet {
 /// Somebody else is checkpointing. A mark that moves now is work for them, within a commit.
 fn reserve_again(run: &Run, then: Then, outcome: &Outcome) -> Option<At> {
     let waited = outcome.now.saturating_sub(run.trying_since);
-    let patient = then == Then::BeforeWrite && waited < RESERVE_PATIENCE && !outcome.waited_for;
-    patient.then_some(At::Reserve(then))
+    let patience = if then == Then::BeforeWrite { RESERVE_PATIENCE } else { PUSH_PATIENCE };
+    (waited < patience && !outcome.waited_for).then_some(At::Reserve(then))
 }
 
 fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
@@ -449,7 +468,7 @@ fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {
     let waited = outcome.now.saturating_sub(run.trying_since);
     if is_full(&outcome.index) {
         At::LeapBegin(Then::FinalPark)
-    } else if !outcome.done && waited < CHECKPOINT_PATIENCE {
+    } else if !outcome.done && waited < CHECKPOINT_PATIENCE || outcome.done && run.finals < FINALS {
         At::FinalCheckpoint
     } else {
         At::Rollback
@@ -460,8 +479,7 @@ fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {
 fn step_of(at: At, run: &Run, now: Duration) -> Step {
     let paused = |pause| if now == run.trying_since { Duration::ZERO } else { pause };
     match at {
-        At::Reserve(Then::BeforeWrite) => Step::Reserve(paused(CHECKPOINT_PAUSE)),
-        At::Reserve(_) => Step::Reserve(Duration::ZERO),
+        At::Reserve(_) => Step::Reserve(paused(WRITE_PAUSE)),
         At::Release => Step::Release,
         At::LeapBegin(_) | At::PinBegin => Step::Begin,
         At::LeapCopy(_) | At::PinCopy | At::PinBeginCopy => Step::Copy,

@@ -53,7 +53,7 @@ const UNHELD_PAUSE: Duration = Duration::from_millis(1);
 /// To catch up is to read until no more frames than this are ahead, but no more often than that: a writer
 /// may be as fast as the reader.
 const FEW_AHEAD: u32 = 128;
-const CATCH_UP_ROUNDS: u32 = 4;
+const CATCH_UP_ROUNDS: u32 = 2;
 
 /// A WAL that is being read.
 #[derive(Debug)]

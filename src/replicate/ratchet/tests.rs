@@ -80,6 +80,24 @@ fn a_force_gives_the_write_lock_back_whether_it_reached_the_end_or_not() {
     assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
 }
 
+/// A writer that tries to get the write lock reads for a moment, and may do so behind the last frame.
+#[test]
+fn a_checkpoint_under_the_write_lock_that_somebody_reads_behind_is_made_again() {
+    let mut ratchet = Ratchet::new();
+    let (mut wal, mut checkpoints) = (index(1000, 0), 0);
+    let mut step = ratchet.start(Procedure::Force, Duration::ZERO);
+    while step != Step::Finished {
+        if matches!(step, Step::Checkpoint(_)) {
+            checkpoints += 1;
+            wal.backfilled = if checkpoints > 3 { 1000 } else { 998 };
+        }
+        step = ratchet.next(&outcome(true, wal)).unwrap();
+    }
+    // Two rounds, and two under the write lock.
+    assert_eq!(checkpoints, 4);
+    assert!(ratchet.is_parked());
+}
+
 #[test]
 fn nothing_is_given_up_when_no_reader_can_begin() {
     let mut ratchet = Ratchet::new();
@@ -95,7 +113,17 @@ fn the_mark_stays_where_it_is_while_another_checkpoints() {
     let mut ratchet = Ratchet::new();
     for procedure in [Procedure::Drain, Procedure::Force] {
         assert_eq!(ratchet.start(procedure, Duration::ZERO), Step::Reserve(Duration::ZERO));
-        assert_eq!(ratchet.next(&outcome(false, index(9, 0))), Ok(Step::Finished));
+        for millis in 1..5 {
+            let now = Duration::from_millis(millis);
+            let busy = Outcome { now, ..outcome(false, index(9, 0)) };
+            assert_eq!(ratchet.next(&busy), Ok(Step::Reserve(WRITE_PAUSE)), "{procedure:?}");
+        }
+        let busy = Outcome { now: PUSH_PATIENCE, ..outcome(false, index(9, 0)) };
+        assert_eq!(ratchet.next(&busy), Ok(Step::Finished));
+        // Whoever waits for us is not kept waiting.
+        ratchet.start(procedure, Duration::ZERO);
+        let waited_for = Outcome { waited_for: true, ..outcome(false, index(9, 0)) };
+        assert_eq!(ratchet.next(&waited_for), Ok(Step::Finished));
     }
 }
 
@@ -138,11 +166,11 @@ fn a_force_lets_nobody_checkpoint_between_its_last_leap_and_its_checkpoint() {
     assert!(steps[reserved..locked].contains(&Step::End), "the mark moves under the reservation");
 }
 
-/// Runs a force beside a writer that commits so many frames before each time that the write lock is
-/// taken; the steps, and how much was copied under it.
-fn force_beside(commits: u32) -> (Vec<Step>, Vec<u32>) {
+/// Runs a force over a WAL of so many frames, beside a writer that commits so many before each time that
+/// the write lock is taken; the steps, and how much was copied under it.
+fn force_beside(length: u32, commits: u32) -> (Vec<Step>, Vec<u32>) {
     let mut ratchet = Ratchet::new();
-    let (mut wal, mut copied, mut under_lock) = (index(1000, 0), 0, Vec::new());
+    let (mut wal, mut copied, mut under_lock) = (index(length, 0), 0, Vec::new());
     let mut steps = vec![ratchet.start(Procedure::Force, Duration::ZERO)];
     while let Some(&step) = steps.last().filter(|step| **step != Step::Finished) {
         match step {
@@ -164,11 +192,14 @@ fn force_beside(commits: u32) -> (Vec<Step>, Vec<u32>) {
 #[test]
 fn much_is_not_copied_under_the_write_lock() {
     let locks = |steps: &[Step]| steps.iter().filter(|s| matches!(s, Step::Write(_))).count();
-    let (steps, under_lock) = force_beside(900);
+    let (steps, under_lock) = force_beside(1000, 900);
     assert_eq!((locks(&steps), under_lock), (1, vec![900]));
-    let (steps, under_lock) = force_beside(10_000);
+    let (steps, under_lock) = force_beside(1000, 10_000);
     assert_eq!((locks(&steps), under_lock), (3, vec![10_000]));
-    let (steps, under_lock) = force_beside(100_000);
+    // Of a long WAL, to give way once more would make it longer still.
+    let (steps, under_lock) = force_beside(8000, 1100);
+    assert_eq!((locks(&steps), under_lock), (1, vec![1100]));
+    let (steps, under_lock) = force_beside(1000, 100_000);
     assert_eq!((locks(&steps), under_lock), (3, vec![]));
     assert_eq!(steps.iter().filter(|step| **step == Step::Rollback).count(), 3);
 }

@@ -1,5 +1,7 @@
 //! The lock that keeps the WAL is moved, step by step as the ratchet says.
 
+use std::time::Duration;
+
 use genesis_wal::index::WalIndex;
 
 use super::{Tail, published};
@@ -8,6 +10,9 @@ use crate::replicate::cursor::Doubt;
 use crate::replicate::ratchet::{Guard, Holds, Outcome, Procedure, Ratchet, Step};
 use crate::replicate::record::RecordError;
 use crate::sqlite::{Guards, Source, SourceError};
+
+/// A step that takes longer than this is told of where everything is logged.
+const LONG_STEP: Duration = Duration::from_millis(20);
 
 /// So many frames are checkpointed on a thread of their own: much is committed meanwhile.
 const MANY_FRAMES: u32 = 250;
@@ -83,7 +88,12 @@ impl Tail {
         let mut step = self.ratchet.start(procedure, started);
         while step != Step::Finished {
             let before = published(source)?;
+            let begun = clock::monotonic();
             let (done, copied) = self.take(step, source)?;
+            let took = clock::monotonic().saturating_sub(begun);
+            if took > LONG_STEP {
+                tracing::debug!(?step, ?took, "a step took long");
+            }
             match step {
                 Step::Write(_) if done => self.holds.begin(clock::monotonic()),
                 Step::Rollback => self.holds.end(clock::monotonic()),
