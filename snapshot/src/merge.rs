@@ -14,9 +14,10 @@
 //!   from its beginning, and what is before its snapshot in vain; so above [`Rules::spanning_level`]
 //!   nothing is merged across a snapshot.
 //! - *Crowded*: between two snapshots are more than [`Rules::crowd`] segments all the same, because large
-//!   or damaged ones stand between them. Then those neighbours are merged for which that takes the fewest
-//!   bytes, up to a much larger size, into one of their highest level. What is larger than half of that
-//!   stays as it is, and is not counted.
+//!   or damaged ones stand between them. Then the most neighbours are merged that make not too much, and
+//!   into one of their highest level. How much is too much grows with what stands between the two
+//!   snapshots. What is larger than half of that stays as it is, and is not counted: there are fewer of it
+//!   than twice [`Rules::crowd_share`], however much there is.
 //!
 //! Never merged are segments between which a transaction is missing, and those that hold transactions
 //! which another segment of the history holds, too: there one writer was cut off by the next, and what
@@ -27,7 +28,10 @@ use std::cmp::Reverse;
 use genesis_wal::id::Txid;
 use genesis_wal::name::SegmentName;
 
+use self::crowd::Crowd;
 use crate::inventory::{Line, Listed};
+
+mod crowd;
 
 /// The highest level that a name can tell.
 const HIGHEST_LEVEL: u8 = 99;
@@ -45,8 +49,14 @@ pub struct Rules {
     pub spanning_level: u8,
     /// More segments than this between two snapshots are too many.
     pub crowd: usize,
-    /// The most bytes in a segment merged for there being too many. One of more than half stays as it is.
+    /// The most bytes in a segment merged for there being too many, unless its share is more. One of more
+    /// than half stays as it is.
     pub crowd_bytes: u64,
+    /// Its share is one part in so many of all bytes between the two snapshots.
+    pub crowd_share: u64,
+    /// Bytes for which there is room. What takes more is merged for there being too many only where
+    /// nothing takes less.
+    pub room: u64,
 }
 
 impl Default for Rules {
@@ -58,6 +68,8 @@ impl Default for Rules {
             spanning_level: 2,
             crowd: 160,
             crowd_bytes: 1 << 30,
+            crowd_share: 20,
+            room: u64::MAX,
         }
     }
 }
@@ -231,36 +243,13 @@ impl Ladder {
             && self.tops.get(at + 1).is_none_or(|next| is_apart(this, next))
     }
 
-    /// The cheapest neighbours between two snapshots that have too many segments between them.
+    /// Neighbours between two snapshots that have too many segments between them.
     fn crowded(&self, rules: &Rules) -> Option<(&[Top], Because)> {
         let ends = self.snapshots.iter().skip(1).copied().chain([Txid(u64::MAX)]);
         self.snapshots.iter().zip(ends).find_map(|(&snapshot, end)| {
-            let from = self.tops.partition_point(|top| top.last <= snapshot);
-            let to = self.tops.partition_point(|top| top.segment.name.first <= end);
-            let between = self.tops.get(from..to).unwrap_or_default();
-            let count = between.iter().filter(|top| !top.is_large(rules)).count();
-            if count <= rules.crowd {
-                return None;
-            }
-            let windows = (from..to).filter_map(|at| self.window(at, to, rules));
-            let cheapest = windows.min_by_key(|window| (Reverse(window.len()), bytes(window)));
-            cheapest.map(|window| (window, Because::Crowded(count)))
+            let crowd = Crowd::between(self, snapshot, end, *rules)?;
+            Some((crowd.cheapest()?, Because::Crowded(crowd.count())))
         })
-    }
-
-    /// The most neighbours from `at` on that may be merged where there are too many.
-    fn window(&self, at: usize, to: usize, rules: &Rules) -> Option<&[Top]> {
-        let mut end = at;
-        while let Some(top) = self.tops.get(end).filter(|_| end < to) {
-            let before = end.checked_sub(1).filter(|_| end > at).and_then(|at| self.tops.get(at));
-            let is_joined = before.is_none_or(|before| is_next(before, top));
-            if !is_joined || !self.is_free(end) || top.is_large(rules) || end - at == rules.fan_in {
-                break;
-            }
-            end += 1;
-        }
-        let window = up_to(self.tops.get(at..end)?, rules.crowd_bytes);
-        (window.len() > 1).then_some(window)
     }
 }
 
@@ -271,11 +260,6 @@ impl Top {
 
     fn size(&self) -> u64 {
         self.segment.size
-    }
-
-    /// Whether it is never merged, as it is so large.
-    fn is_large(&self, rules: &Rules) -> bool {
-        self.size() > rules.crowd_bytes / 2
     }
 }
 

@@ -45,7 +45,16 @@ fn ladder(segments: &[Listed<SegmentName>], snapshots: &[u64]) -> Ladder {
 }
 
 fn rules() -> Rules {
-    Rules { fan_in: 3, level_bytes: 100, enough: 50, spanning_level: 1, crowd: 6, crowd_bytes: 200 }
+    Rules {
+        fan_in: 3,
+        level_bytes: 100,
+        enough: 50,
+        spanning_level: 1,
+        crowd: 6,
+        crowd_bytes: 200,
+        crowd_share: 20,
+        room: u64::MAX,
+    }
 }
 
 /// What is merged: the inputs' ranges, what they become, and why.
@@ -112,6 +121,58 @@ fn too_many_that_no_level_merges_are_merged_where_that_is_cheapest() {
     assert_eq!(chosen(&ladder(&segments, &[1])), Some(merged));
     assert_eq!(chosen(&ladder(&segments, &[1, 4])), None, "no plan needs all of them");
     assert_eq!(chosen(&ladder(&segments[1..], &[1])), None);
+}
+
+/// Segments of these sizes, one transaction each from 2 on.
+fn of_sizes(sizes: &[u64]) -> Vec<Listed<SegmentName>> {
+    (2..).zip(sizes).map(|(at, &size)| Listed { size, ..small(0, 1, at, at) }).collect()
+}
+
+/// The ranges that are merged, with these rules.
+fn ranges(ladder: &Ladder, rules: &Rules) -> Vec<(u64, u64)> {
+    match ladder.choose(rules) {
+        Choice::Rest => Vec::new(),
+        Choice::Merge(merge) => {
+            merge.inputs.iter().map(|input| (input.name.first.0, input.name.last.0)).collect()
+        }
+    }
+}
+
+#[test]
+fn what_stands_between_two_snapshots_says_how_large_is_too_large() {
+    let few = [150, 150, 90, 150, 150, 150, 150];
+    assert_eq!(chosen(&ladder(&of_sizes(&few), &[1])), None, "two of them are more than 200");
+    let share = Rules { crowd_share: 3, ..rules() };
+    assert_eq!(ranges(&ladder(&of_sizes(&few), &[1]), &share), [(3, 3), (4, 4)], "{share:?}");
+    assert_eq!(ranges(&ladder(&of_sizes(&few), &[1, 6]), &share), []);
+}
+
+#[test]
+fn what_spans_a_snapshot_is_not_made_larger() {
+    let mut segments = of_sizes(&[60, 60, 60, 60, 60, 60, 60]);
+    segments.push(Listed { size: 51, ..small(1, 1, 0, 1) });
+    segments.push(Listed { size: 51, ..small(1, 1, 9, 11) });
+    let merged = |snapshots: &[u64]| ranges(&ladder(&segments, snapshots), &rules());
+    assert_eq!(merged(&[0, 10]), [(2, 2), (3, 3), (4, 4)]);
+    assert_eq!(merged(&[0]), [(7, 7), (8, 8), (9, 11)], "the next one is cheaper");
+}
+
+#[test]
+fn more_than_there_is_room_for_is_merged_only_where_nothing_is_less() {
+    let segments = of_sizes(&[60, 60, 60, 60, 51, 52, 60]);
+    let merged = |room| ranges(&ladder(&segments, &[1]), &Rules { room, ..rules() });
+    assert_eq!(merged(163), [(5, 5), (6, 6), (7, 7)]);
+    assert_eq!(merged(162), [(6, 6), (7, 7)]);
+    assert_eq!(merged(103), [(6, 6), (7, 7)], "there is none that fits");
+    assert_eq!(merged(102), [(5, 5), (6, 6), (7, 7)], "so that somebody is told");
+}
+
+#[test]
+fn many_that_are_alike_are_merged_rather_than_a_large_one_with_some() {
+    let rules = Rules { fan_in: 9, crowd_bytes: 1000, ..rules() };
+    let segments = of_sizes(&[400, 51, 51, 51, 51, 51, 51, 51]);
+    let small: Vec<_> = (3..10).map(|at| (at, at)).collect();
+    assert_eq!(ranges(&ladder(&segments, &[1]), &rules), small);
 }
 
 #[test]

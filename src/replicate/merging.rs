@@ -77,7 +77,6 @@ pub struct Merger {
     spool: Spool,
     news: UnboundedReceiver<News>,
     ladders: BTreeMap<Generation, Ladder>,
-    rules: Rules,
     /// Something was shipped since everything was merged.
     is_due: bool,
     /// Nothing is merged before this moment, and the pause after the next failure.
@@ -95,7 +94,6 @@ impl Merger {
             spool,
             news,
             ladders: BTreeMap::new(),
-            rules: Rules::default(),
             is_due: false,
             not_before: Duration::ZERO,
             pause: FIRST_PAUSE,
@@ -136,8 +134,9 @@ impl Merger {
         if !self.is_due || clock::monotonic() < self.not_before {
             return None;
         }
+        let rules = Rules { room: self.spool.room_for_merged(), ..Rules::default() };
         // What is newest is restored most.
-        let chosen = self.ladders.values().rev().map(|ladder| ladder.choose(&self.rules));
+        let chosen = self.ladders.values().rev().map(|ladder| ladder.choose(&rules));
         let merge = chosen.into_iter().find_map(|choice| match choice {
             Choice::Merge(merge) => Some(merge),
             Choice::Rest => None,

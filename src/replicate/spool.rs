@@ -191,12 +191,18 @@ impl Spool {
         Ok(OpenSegment { is_limited: true, ..self.create()? })
     }
 
+    /// The most bytes in a merged segment for which there is room.
+    #[must_use]
+    pub fn room_for_merged(&self) -> u64 {
+        Room::of(&self.root).map_or(u64::MAX, Room::spare)
+    }
+
     /// Begins a merged segment of so many bytes.
     ///
     /// # Errors
     /// What the file system says; [`io::ErrorKind::StorageFull`] when too little would be left free.
     pub fn begin_merged(&self, bytes: u64) -> io::Result<OpenSegment> {
-        if Room::of(&self.root).is_some_and(|room| !room.has(bytes)) {
+        if bytes > self.room_for_merged() {
             let reason = "too little would be left free on the disk";
             return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
         }

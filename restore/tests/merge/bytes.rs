@@ -110,7 +110,7 @@ proptest! {
             ladder: Ladder::default(),
             rules: Rules {
                 fan_in: 3, level_bytes: 1 << 20, enough: 1 << 19, spanning_level: 9, crowd: 8,
-                crowd_bytes: 1 << 20,
+                crowd_bytes: 1 << 20, crowd_share: 20, room: u64::MAX,
             },
         };
         bytes.snapshot(FIRST);

@@ -14,7 +14,16 @@ use proptest::prelude::*;
 use world::{Event, World};
 
 fn small_rules() -> Rules {
-    Rules { fan_in: 3, level_bytes: 64, enough: 32, spanning_level: 2, crowd: 12, crowd_bytes: 400 }
+    Rules {
+        fan_in: 3,
+        level_bytes: 64,
+        enough: 32,
+        spanning_level: 2,
+        crowd: 12,
+        crowd_bytes: 400,
+        crowd_share: 3,
+        room: u64::MAX,
+    }
 }
 
 fn events(most: u64) -> impl Strategy<Value = Vec<Event>> {
@@ -50,6 +59,42 @@ proptest! {
         world.merge();
         world.check_plans(1);
     }
+}
+
+/// Events of segments of any size, a byte or a hundred gigabytes, and snapshots among them.
+fn sizes() -> impl Strategy<Value = Vec<Event>> {
+    let bytes = (0u32..27, 1u64 << 10..1 << 11).prop_map(|(scale, bytes)| bytes << scale >> 10);
+    let one = (1u64..300, 0u32..38).prop_map(|(count, scale)| (count, 1 << scale));
+    let many = prop_oneof![1 => one, 1 => (1u64..40, bytes)];
+    let ship = many.prop_map(|(count, bytes)| Event::Ship { count, width: 1, bytes });
+    let event = prop_oneof![12 => ship, 1 => Just(Event::Snapshot), 1 => Just(Event::Restart)];
+    prop::collection::vec(event, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn whatever_stands_between_two_snapshots_two_hundred_segments_are_enough(events in sizes()) {
+        let mut world = World::new(Rules::default());
+        for event in &events {
+            world.happens(event);
+        }
+        world.check_plans(7);
+        prop_assert!(world.most() <= 200, "{}", world.most());
+    }
+}
+
+/// A terabyte between two snapshots, as of a database that is written as fast as that goes: each byte is
+/// merged a few times.
+#[test]
+fn a_terabyte_between_two_snapshots() {
+    let mut world = World::new(Rules::default());
+    let (count, size) = (25_000, 40 << 20);
+    world.happens(&Event::Ship { count, width: 1, bytes: size });
+    world.check_plans(997);
+    assert_eq!(world.most(), 199);
+    assert!(world.merged_bytes * 2 < count * size * 5, "{}", world.merged_bytes);
 }
 
 /// What comes of a time without a failure, one segment a second.

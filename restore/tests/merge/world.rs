@@ -19,6 +19,7 @@ pub struct World {
     generation: Generation,
     epoch: u32,
     last: u64,
+    snapshots: Vec<u64>,
     /// Segments that cannot be read, and cuts between writers.
     breaks: usize,
     /// Where a writer went on: what those before it wrote after that is no history.
@@ -62,6 +63,7 @@ impl World {
             generation: Generation { epoch: Epoch(1), random: 5 },
             epoch: 1,
             last: 1,
+            snapshots: Vec::new(),
             breaks: 0,
             bases: Vec::new(),
             merged_bytes: 0,
@@ -120,9 +122,22 @@ impl World {
         assert_eq!(ends, (first.first, last.last, last.time, last.epoch));
         let limit = match merge.because {
             Because::Full(_) => self.rules.level_bytes,
-            Because::Crowded(_) => self.rules.crowd_bytes,
+            Because::Crowded(_) => {
+                let share = self.bytes_around(&output) / self.rules.crowd_share;
+                self.rules.crowd_bytes.max(share)
+            }
         };
         assert!(merge.bytes() <= limit, "{merge:?}");
+    }
+
+    /// Bytes that stand between the two snapshots around a segment, which spans none.
+    fn bytes_around(&self, name: &SegmentName) -> u64 {
+        let after = self.snapshots.partition_point(|&snapshot| snapshot < name.first.0);
+        let end = self.snapshots.get(after).map_or(Txid(u64::MAX), |&end| Txid(end));
+        assert!(name.last <= end, "{name} spans a snapshot");
+        let start = Txid(self.snapshots[after - 1]);
+        let between = self.ladder.segments().filter(|s| s.name.last > start && s.name.first <= end);
+        between.map(|segment| segment.size).sum()
     }
 
     pub fn snapshot(&mut self) {
@@ -136,6 +151,9 @@ impl World {
         };
         self.objects.insert(name.into(), 1);
         self.ladder.add_snapshot(name.txid);
+        if self.snapshots.last() != Some(&self.last) {
+            self.snapshots.push(self.last);
+        }
     }
 
     fn inventory(&self) -> Inventory {
@@ -183,6 +201,7 @@ impl World {
                 self.last += 1;
                 self.generation = Generation { epoch: Epoch(self.epoch), random: 5 };
                 self.ladder = Ladder::default();
+                self.snapshots.clear();
                 self.snapshot();
             }
             Event::Damage(which) => {
@@ -208,13 +227,16 @@ impl World {
         self.restart();
     }
 
-    /// The most segments that a plan may need: more only where large ones or breaks stand between them.
+    /// The most segments that a plan may need: more only where large ones or breaks stand between them,
+    /// and of large ones there are never many.
     pub fn most(&self) -> usize {
         let large = |(name, size): (&ObjectName, &u64)| {
             matches!(name, ObjectName::Segment(_)) && *size > self.rules.crowd_bytes / 2
         };
         let between = self.objects.iter().filter(|object| large(*object)).count() + self.breaks;
-        self.rules.crowd + 2 * between + 1
+        let large = 2 * usize::try_from(self.rules.crowd_share).unwrap() - 1;
+        let alone = large + 3 * self.breaks + 3;
+        (self.rules.crowd.max(alone) + large).min(self.rules.crowd + 2 * between + 1)
     }
 
     /// Every transaction is restored from few segments, and from as many when nothing covered is left.

@@ -40,9 +40,9 @@ impl Room {
         Some(Self { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
-    /// Whether a file of so many bytes may be added that can be done without.
-    pub fn has(self, bytes: u64) -> bool {
-        bytes <= self.free / 10 || bytes.saturating_add(self.floor()) <= self.free
+    /// The most bytes in a file that may be added and can be done without.
+    pub fn spare(self) -> u64 {
+        (self.free / 10).max(self.free.saturating_sub(self.floor()))
     }
 
     /// Bytes that are left free.
@@ -184,7 +184,6 @@ mod tests {
         assert_eq!(limits.kept(Some(room(100 * GIB, 100 * GIB)), 0), 64 * MIB);
         assert_eq!(limits.kept(Some(room(80 * MIB, 100 * MIB)), 20 * MIB), 10 * MIB);
         let small = room(80 * MIB, 100 * MIB);
-        assert!(small.has(8 * MIB) && !small.has(9 * MIB));
-        assert!(room(3 * GIB, 9 * GIB).has(2 * GIB));
+        assert_eq!((small.spare(), room(3 * GIB, 9 * GIB).spare()), (8 * MIB, 2 * GIB));
     }
 }
