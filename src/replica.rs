@@ -2,6 +2,8 @@
 
 mod base;
 mod epochs;
+mod listing;
+mod records;
 pub(crate) mod sealed;
 mod tip;
 
@@ -16,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use self::base::History;
-pub use self::epochs::{Epochs, Fence, Holder, Standing};
+pub use self::epochs::{Fence, Standing};
+pub use self::listing::Epochs;
+pub use self::records::Holder;
 pub use self::tip::{Tip, UNDER_WAY};
 
 use crate::durable;

@@ -7,55 +7,14 @@
 //! that others had passed meanwhile, is named by none of theirs, and cuts nothing.
 
 use genesis_snapshot::inventory::{Cuts, Inventory};
-use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::ObjectName;
-use serde::{Deserialize, Serialize};
 
-use super::epochs::Holder;
-use super::sealed::{seal, unseal};
+use super::records::{BaseRecord, Holder, NAMED};
+use super::sealed::seal;
 use super::{Replica, ReplicaError, Tip};
 use crate::object::ObjectError;
 use crate::store::{Body, Listed, StoreErrorKind};
-
-/// The earlier epochs that a base names at most.
-const NAMED: usize = 256;
-
-/// The record as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BaseRecord {
-    epoch: u32,
-    holder: Holder,
-    /// The line of the newest state, where there is one that can be continued.
-    generation: Option<String>,
-    /// The last transaction that is there; 0 when there is none.
-    txid: u64,
-    /// The state after it, where it can be continued: 16 hex digits.
-    state: Option<String>,
-    /// Earlier epochs and their bases, newest first.
-    before: Vec<(u32, u64)>,
-}
-
-impl BaseRecord {
-    /// The record in an object, if it holds together.
-    fn decode(epoch: Epoch, bytes: &[u8]) -> Result<Self, ObjectError> {
-        let name = ObjectName::Base(epoch);
-        let record: Self = unseal(bytes).map_err(|error| ObjectError::damaged(name, error))?;
-        let descends = record.before.is_sorted_by(|newer, older| newer.0 > older.0);
-        let is_earlier = record.before.first().is_none_or(|newest| newest.0 < record.epoch);
-        let generation = record.generation.as_ref().map(|text| text.parse::<Generation>());
-        let holds = record.epoch == epoch.0
-            && descends
-            && is_earlier
-            && record.before.len() <= NAMED
-            && generation.is_none_or(|parsed| parsed.is_ok());
-        if holds {
-            Ok(record)
-        } else {
-            Err(ObjectError::damaged(name, "what it tells does not fit together"))
-        }
-    }
-}
 
 /// What a replica holds, and which epochs made it.
 #[derive(Debug, Clone, Default)]
@@ -121,9 +80,11 @@ impl Replica {
     }
 
     async fn base(&self, epoch: Epoch) -> Result<BaseRecord, ReplicaError> {
-        let read = self.store.get(&ObjectName::Base(epoch)).await;
-        let bytes = read.map_err(|error| ObjectError::unread(ObjectName::Base(epoch), error))?;
-        Ok(BaseRecord::decode(epoch, &bytes)?)
+        let name = ObjectName::Base(epoch);
+        let read = self.store.get(&name).await;
+        let bytes = read.map_err(|error| ObjectError::unread(name, error))?;
+        let record = BaseRecord::decode(epoch, &bytes);
+        Ok(record.map_err(|error| ObjectError::damaged(name, error))?)
     }
 
     /// Says what an epoch continues: the tip, or, where none can be continued, all that is there. What
@@ -163,11 +124,6 @@ impl Replica {
             }
         }
     }
-}
-
-/// Who wrote a base, if it can be read.
-pub fn holder_of_base(epoch: Epoch, bytes: &[u8]) -> Option<Holder> {
-    BaseRecord::decode(epoch, bytes).ok().map(|record| record.holder)
 }
 
 /// Whose records an object holds.

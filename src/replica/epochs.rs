@@ -14,63 +14,15 @@
 use bytes::Bytes;
 use genesis_wal::id::Epoch;
 use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ObjectName};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
-use super::base::holder_of_base;
+use super::listing::Epochs;
+use super::records::{BaseRecord, ClaimRecord, Holder, ReleaseRecord};
 use super::sealed::{seal, unseal};
 use super::{Replica, ReplicaError};
 use crate::object::ObjectError;
 use crate::store::{Body, Claims, Store, StoreError, StoreErrorKind};
 use crate::{clock, durable};
-
-/// Who holds an epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Holder {
-    /// Tells one host's state of this database from every other: a random number.
-    pub host: String,
-    /// What the host calls itself.
-    pub name: String,
-    /// The process.
-    pub pid: u32,
-    /// When it began, by its own clock.
-    pub since: String,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host: _, name, pid, since } = self;
-        write!(f, "process {pid} of host {name} since {since}")
-    }
-}
-
-/// `epochs/<epoch>` or `epochs/<epoch>-<nonce>`. The nonce tells this claim from every other.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClaimRecord {
-    holder: Holder,
-    nonce: String,
-}
-
-/// `epochs/<epoch>.release`.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReleaseRecord {
-    epoch: u32,
-    /// When it was written, by its writer's clock.
-    time: String,
-}
-
-/// What is listed of the epochs of a replica.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Epochs {
-    claims: Vec<ClaimName>,
-    begun: BTreeSet<Epoch>,
-    released: BTreeSet<Epoch>,
-}
 
 /// Who has a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,52 +35,6 @@ pub enum Standing {
     Released,
     /// Another host has it, or had it and is gone without a word.
     Held(Epoch, Option<Holder>),
-}
-
-impl Epochs {
-    /// The epochs in a listing.
-    #[must_use]
-    pub fn of(names: impl IntoIterator<Item = ObjectName>) -> Self {
-        let mut epochs = Self::default();
-        for name in names {
-            match name {
-                ObjectName::Claim(claim) => epochs.claims.push(claim),
-                ObjectName::Base(epoch) => {
-                    epochs.begun.insert(epoch);
-                }
-                ObjectName::Release(epoch) => {
-                    epochs.released.insert(epoch);
-                }
-                _ => {}
-            }
-        }
-        epochs
-    }
-
-    /// The highest epoch that was ever claimed, whether anybody got it or not.
-    #[must_use]
-    pub fn highest(&self) -> Option<Epoch> {
-        self.claims.iter().map(|claim| claim.epoch).max()
-    }
-
-    /// The highest epoch that somebody got. One that several claimed, and none of them began, nobody
-    /// did.
-    fn last(&self) -> Option<Epoch> {
-        let claimed = self.claims.iter().map(|claim| claim.epoch);
-        claimed.filter(|&epoch| self.begun.contains(&epoch) || self.claim_of(epoch).is_some()).max()
-    }
-
-    /// Whether the highest epoch was claimed by a name with a nonce, or without.
-    fn highest_is(&self, with_nonce: bool) -> bool {
-        let mut claims = self.claims.iter().filter(|claim| Some(claim.epoch) == self.highest());
-        claims.any(|claim| claim.nonce.is_some() == with_nonce)
-    }
-
-    /// The claim of an epoch, where there is only one.
-    fn claim_of(&self, epoch: Epoch) -> Option<ClaimName> {
-        let mut claims = self.claims.iter().filter(|claim| claim.epoch == epoch);
-        claims.next().filter(|_| claims.next().is_none()).copied()
-    }
 }
 
 /// Tells whether an epoch is still the highest.
@@ -170,7 +76,7 @@ impl Fence {
 /// The claims of an epoch, listed.
 async fn list(store: &dyn Store, epoch: Epoch) -> Result<Vec<ClaimName>, StoreError> {
     let listed = store.list(&format!("{EPOCHS_PREFIX}{epoch}")).await?;
-    Ok(Epochs::of(listed.into_iter().map(|listed| listed.name)).claims)
+    Ok(Epochs::of(listed.into_iter().map(|listed| listed.name)).claims().to_vec())
 }
 
 impl Replica {
@@ -192,7 +98,7 @@ impl Replica {
         let holder = self.holder(epochs, last).await?;
         Ok(if holder.as_ref().is_some_and(|holder| holder.host == host) {
             Standing::Own
-        } else if epochs.released.contains(&last) {
+        } else if epochs.is_released(last) {
             Standing::Released
         } else {
             Standing::Held(last, holder)
@@ -201,9 +107,11 @@ impl Replica {
 
     /// Who has an epoch, as far as that can be read.
     async fn holder(&self, epochs: &Epochs, epoch: Epoch) -> Result<Option<Holder>, StoreError> {
-        if epochs.begun.contains(&epoch) {
+        if epochs.is_begun(epoch) {
             let bytes = self.small(ObjectName::Base(epoch)).await?;
-            return Ok(bytes.and_then(|bytes| holder_of_base(epoch, &bytes)));
+            return Ok(bytes
+                .and_then(|bytes| BaseRecord::decode(epoch, &bytes).ok())
+                .map(|base| base.holder));
         }
         let Some(claim) = epochs.claim_of(epoch) else { return Ok(None) };
         let bytes = self.small(claim.into()).await?;
