@@ -1,6 +1,8 @@
 //! A replica as a whole: its description, the epochs of its writers, and its history.
 
 mod base;
+#[cfg(test)]
+mod corpora;
 mod epochs;
 mod listing;
 mod records;

@@ -13,6 +13,10 @@ use std::path::Path;
 #[allow(clippy::panic, reason = "a fuzz target panics when something does not hold")]
 mod targets;
 
+#[path = "../../fuzz/src/apply.rs"]
+#[allow(clippy::panic, reason = "a fuzz target panics when something does not hold")]
+mod apply;
+
 /// Runs a target over every input of its corpus; the input is named when it fails.
 fn run(name: &str, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
@@ -30,4 +34,9 @@ fn run(name: &str, target: fn(&[u8])) {
 #[test]
 fn restore_plan() {
     run("restore_plan", targets::restore_plan);
+}
+
+#[test]
+fn segment_apply() {
+    run("segment_apply", apply::segment_apply);
 }
