@@ -108,7 +108,7 @@ impl Cursor {
             checksum: index.frame_checksum,
             change: index.change,
             pages,
-            is_unsummed: false,
+            is_unsummed: is_behind_unsummed(index.max_frame, index.frame_checksum),
         }
     }
 
@@ -137,15 +137,15 @@ impl Cursor {
             checksum: position.checksum,
             change: position.change,
             pages: position.pages,
-            is_unsummed: false,
+            is_unsummed: is_behind_unsummed(position.frame, position.checksum),
         }
     }
 
     /// A cursor at a place of the WAL that this one is in.
     #[must_use]
     pub fn moved_to(&self, position: &WalPosition) -> Self {
-        let is_unsummed = self.is_unsummed;
-        Self { is_unsummed, ..Self::at_position(self.page_size, position) }
+        let cursor = Self::at_position(self.page_size, position);
+        Self { is_unsummed: self.is_unsummed || cursor.is_unsummed, ..cursor }
     }
 
     /// Whether frames of the WAL were read that no checksum proves: no restart can go on from such a place.
@@ -241,6 +241,11 @@ impl Cursor {
     pub fn confirm(&mut self, index: &IndexHeader) {
         self.change = index.change;
     }
+}
+
+/// Whether a frame has no checksum: the chain that goes on behind it proves nothing of what is before.
+fn is_behind_unsummed(frame: u32, checksum: Checksum) -> bool {
+    frame > 0 && checksum == Checksum::NONE
 }
 
 #[cfg(test)]
@@ -360,5 +365,21 @@ mod tests {
         let identity = WalIdentity::from(&header(2, 1));
         assert_eq!(cursor.advance(identity, &index(2, 1, 8), 1, false), Ok(Continued::Counted));
         assert!(cursor.position().is_some());
+    }
+
+    /// Where nothing was read, only the place itself tells.
+    #[test]
+    fn a_place_without_a_checksum_is_behind_a_frame_that_has_none() {
+        let checksum = Checksum::NONE;
+        let none = IndexHeader { frame_checksum: checksum, ..index(1, 12, 7) };
+        let at = Cursor::at(cursor().page_size, &none, Some(header(1, 0)), 3);
+        let position = WalPosition { checksum, ..cursor().position().unwrap() };
+        for cursor in [at, Cursor::at_position(cursor().page_size, &position)] {
+            let same = index(1, cursor.frame, cursor.change);
+            assert!(matches!(cursor.next(&same, Some(header(1, 0))), Next::UpToDate));
+            assert_eq!(cursor.position(), None);
+            let recovered = index(1, cursor.frame, 1);
+            assert!(matches!(cursor.next(&recovered, Some(header(1, 0))), Next::Doubt(_)));
+        }
     }
 }
