@@ -1,6 +1,7 @@
 //! How fast bytes go through the codecs: the WAL scan, the page hash, segments of full images and of
-//! deltas, their application to a file in memory, and the CRC of their parts; and how long a plan takes.
-//! 1024 pages of 4 KiB, four to a transaction; throughput is that of the pages.
+//! deltas, their application to a file in memory, the CRC of their parts, and merging them; and how long it
+//! takes to plan, and to choose what is merged. 1024 pages of 4 KiB, four to a transaction; throughput
+//! is that of the pages, and of parts and merging that of the bytes as stored.
 //!
 //! `cargo bench --bench codec`
 
@@ -14,6 +15,7 @@ use genesis_restore::apply::{Applier, Base, PageSink};
 use genesis_restore::plan::plan;
 use genesis_restore::target::Target;
 use genesis_snapshot::inventory::Inventory;
+use genesis_snapshot::merge::{Choice, Ladder, Rules};
 use genesis_wal::checksum::{ByteOrder, Checksum};
 use genesis_wal::frame::FrameHeader;
 use genesis_wal::header::{Salts, WalHeader};
@@ -24,7 +26,9 @@ use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::{Part, Stamp};
 use genesis_wal::reader::Reader;
 use genesis_wal::scan::{ScanEnd, Scanner, Step};
-use genesis_wal::segment::{SegmentEncoder, TransactionHeader, TransactionKind, fragments};
+use genesis_wal::segment::{
+    SegmentEncoder, Sequence, TransactionHeader, TransactionKind, fragments,
+};
 use genesis_wal::time::{Micros, Millis};
 
 const PAGES: u32 = 1024;
@@ -89,9 +93,30 @@ impl Pages {
 
     /// A segment of one part, one transaction to four pages, with the pages of `base` as bases.
     fn segment(&self, hashes: &[PageHash], base: Option<&Self>) -> Vec<u8> {
-        let mut encoder = SegmentEncoder::new(self.size, stamp(), StateHash(0));
+        self.segment_after(Txid(0), &self.images, hashes, base)
+    }
+
+    /// The same as so many segments, one after another.
+    fn segments(&self, hashes: &[PageHash], count: usize, base: &Self) -> Vec<Vec<u8>> {
+        let pages_each = self.images.len() / count;
+        let pieces = self.images.chunks(pages_each).zip(hashes.chunks(pages_each));
+        let segments = (0..).zip(pieces).map(|(n, (images, hashes))| {
+            let before = n * (pages_each as u64 / u64::from(PAGES_EACH));
+            self.segment_after(Txid(before), images, hashes, Some(base))
+        });
+        segments.collect()
+    }
+
+    fn segment_after(
+        &self,
+        before: Txid,
+        images: &[(PageNumber, Vec<u8>)],
+        hashes: &[PageHash],
+        base: Option<&Self>,
+    ) -> Vec<u8> {
+        let mut encoder = SegmentEncoder::new(self.size, stamp(), StateHash(before.0));
         let mut hashes = hashes.iter();
-        for (txid, images) in (1..).zip(self.images.chunks(PAGES_EACH as usize)) {
+        for (txid, images) in (before.0 + 1..).zip(images.chunks(PAGES_EACH as usize)) {
             encoder.begin(transaction(Txid(txid)), None).unwrap();
             for (number, image) in images {
                 let hash = hashes.next().unwrap();
@@ -175,6 +200,19 @@ fn unpack(segment: &[u8], base: Option<&Pages>, page: &mut [u8]) -> usize {
         }
     }
     pages
+}
+
+/// Merges segments as the replicator does: each part is proven to follow the one before.
+fn merge(segments: &[Vec<u8>], merged: &mut Vec<u8>) -> Txid {
+    merged.clear();
+    let mut sequence: Option<Sequence> = None;
+    for segment in segments {
+        let part = Part::decode(&mut Reader::new(segment)).unwrap();
+        let first = || Sequence::beginning_with(&part.header);
+        sequence.get_or_insert_with(first).accept(&part).unwrap();
+        merged.extend_from_slice(segment);
+    }
+    sequence.unwrap().finish().unwrap().txid
 }
 
 /// A restored file in memory.
@@ -280,11 +318,24 @@ fn codec(criterion: &mut Criterion) {
         bencher
             .iter(|| Part::decode(&mut Reader::new(black_box(&segment))).map(|part| part.header));
     });
+    let deltas = changed.segments(&changed_hashes, 32, &pages);
+    group.throughput(Throughput::Bytes(deltas.iter().map(|segment| segment.len() as u64).sum()));
+    group.bench_function("merge of 32 segments of deltas", |bencher| {
+        let mut merged = Vec::new();
+        bencher.iter(|| merge(black_box(&deltas), &mut merged));
+    });
     group.finish();
 }
 
 fn plans(criterion: &mut Criterion) {
     let inventory = inventory();
+    let line = inventory.latest_generation().unwrap();
+    criterion.bench_function("choice of what to merge of a thousand segments", |bencher| {
+        bencher.iter(|| match Ladder::of(black_box(line)).choose(&Rules::default()) {
+            Choice::Merge(merge) => merge.inputs.len(),
+            Choice::Rest => 0,
+        });
+    });
     criterion.bench_function("plan of a thousand segments", |bencher| {
         let target = Target::Txid(Txid(990));
         bencher.iter(|| plan(black_box(&inventory), target, None).map(|plan| plan.reaches));
