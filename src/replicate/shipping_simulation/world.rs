@@ -1,6 +1,8 @@
 //! The world: hosts, the store and the network between, and what must hold of them at any time.
 
-use std::collections::BTreeSet;
+mod checks;
+mod rest;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,27 +10,23 @@ use std::time::Duration;
 
 use genesis_restore::target::Target;
 use genesis_wal::id::Generation;
-use genesis_wal::name::ObjectName;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::database::{Database, PAGE, bytes_of};
+use super::database::{Database, PAGE};
 use super::host::{Ended, Host, Settings};
-use super::network::{EPOCH, Port, Sea, Weather};
+use super::network::{EPOCH, Port, Sea};
 use super::notary::{Notary, Recorded};
 use super::tally::Tally;
 use crate::replica::{Replica, ReplicaError};
 use crate::replicate::session::SessionError;
 use crate::replicate::{Allowed, EstablishError, FollowError, ShipError, SpoolLimits};
-use crate::restore::{Done, Request, RestoreError, restore};
+use crate::restore::{Request, restore};
 use crate::simulated::Random;
 use crate::store::{Claims, MemoryStore, Objects};
 
 /// The shortest time that passes.
 const TICK: Duration = Duration::from_millis(1);
-
-/// How long it may take until everything is durable, once nothing fails any more.
-const PATIENCE: Duration = Duration::from_mins(15);
 
 /// The world.
 pub struct World {
@@ -238,85 +236,6 @@ impl World {
         waiting
     }
 
-    /// Restores a state; its bytes.
-    pub fn restore(
-        &mut self,
-        target: Target,
-        generation: Option<Generation>,
-    ) -> Result<(Done, Vec<u8>), RestoreError> {
-        self.outputs += 1;
-        let folder = self.folder.path().join(format!("output-{}", self.outputs));
-        crate::durable::create_folders(&folder, 0o700).unwrap();
-        let request = request(target, generation, folder.join("restored"));
-        let store = Arc::new(self.sea().objects().clone());
-        let done = self.restores.block_on(async {
-            let replica = Replica::open(store).await?;
-            restore(&replica, &request, |_| {}).await
-        });
-        let done = done.map(|done| (done, std::fs::read(&request.output).unwrap()));
-        std::fs::remove_dir_all(folder).unwrap();
-        self.tally.restores += 1;
-        done
-    }
-
-    /// Restores the latest state: it is one that was recorded, and nothing durable is missing.
-    pub fn check_latest(&mut self) {
-        let durable = self.notary().promises().map(|(place, _)| place.1).max();
-        match self.restore(Target::Latest, None) {
-            Ok((done, bytes)) => {
-                let txid = done.restored.txid;
-                assert!(Some(txid) >= durable, "{txid:?} is the latest, {durable:?} is durable");
-                self.check_state(&done, &bytes);
-            }
-            Err(_) if durable.is_none() => {}
-            Err(error) => panic!("the latest state: {}", crate::describe(&error)),
-        }
-    }
-
-    /// Restores something that was reported durable: it is what it was.
-    pub fn check_promise(&mut self, choice: usize) {
-        let promise = {
-            let notary = self.notary();
-            let count = notary.promises().count();
-            let promise = notary.promises().rev().nth(choice.min(count.saturating_sub(1)));
-            promise.map(|(place, pages)| (*place, bytes_of(pages)))
-        };
-        let Some(((generation, txid), expected)) = promise else { return };
-        match self.restore(Target::Txid(txid), Some(generation)) {
-            Ok((done, bytes)) => {
-                assert_eq!((done.generation, done.restored.txid), (generation, txid));
-                assert!(bytes == expected, "{generation} {txid:?} was durable in another state");
-            }
-            Err(error) => {
-                panic!("{generation} {txid:?} was durable: {}", crate::describe(&error));
-            }
-        }
-    }
-
-    /// Restores anything that was recorded: it is absent, or what was recorded.
-    pub fn check_any(&mut self) {
-        let places: Vec<_> = self.notary().places().collect();
-        if places.is_empty() {
-            return;
-        }
-        let (generation, txid) = places[self.random.index(places.len())];
-        match self.restore(Target::Txid(txid), Some(generation)) {
-            Ok((done, bytes)) => {
-                assert_eq!(done.restored.txid, txid);
-                self.check_state(&done, &bytes);
-            }
-            Err(RestoreError::Plan(_) | RestoreError::Replica(ReplicaError::Missing)) => {}
-            Err(error) => panic!("{generation} {txid:?}: {}", crate::describe(&error)),
-        }
-    }
-
-    fn check_state(&self, done: &Done, bytes: &[u8]) {
-        let place = (done.generation, done.restored.txid);
-        let notary = self.notary();
-        let is_it = |(time, pages)| time == done.restored.time && bytes_of(pages) == bytes;
-        assert!(notary.states(place).any(is_it), "{place:?} is restored as it never was");
-    }
-
     /// Puts the restored database in the place of a host's.
     pub fn restore_host(&mut self, number: usize, target: Target) {
         let host = &self.hosts[number];
@@ -376,85 +295,6 @@ impl World {
             }
         }
         self.tally.power_losses += 1;
-    }
-
-    /// Nothing fails any more: one host is left, and everything it has becomes durable.
-    pub fn come_to_rest(&mut self) {
-        {
-            let mut sea = self.sea();
-            (sea.weather, sea.listed_at_once) = (Weather::Calm, usize::MAX);
-            sea.note(|| "calm".to_owned());
-        }
-        for number in 0..self.hosts.len() {
-            if let Some(life) = &mut self.hosts[number].life {
-                life.stopped_until = Duration::ZERO;
-            }
-            if number > 0 {
-                self.hosts[number].finish();
-            }
-        }
-        let deadline = self.now + PATIENCE;
-        while self.hosts[1..].iter().any(|host| host.life.is_some()) {
-            assert!(self.now < deadline, "the others do not end");
-            self.pass(Duration::from_millis(500));
-        }
-        self.commit(0);
-        let deadline = self.now + PATIENCE;
-        while !self.is_durable(0) {
-            assert!(self.now < deadline, "not everything has become durable");
-            if self.hosts[0].life.is_none() {
-                self.hosts[0].allowed.takeover = true;
-                self.start(0, None);
-            }
-            self.pass(Duration::from_millis(500));
-        }
-    }
-
-    /// Whether the current state of a host's database is durable.
-    fn is_durable(&self, number: usize) -> bool {
-        let host = &self.hosts[number];
-        let Some((life, database)) = host.life.as_ref().zip(host.database.as_ref()) else {
-            return false;
-        };
-        let notary = self.notary();
-        let Some(last) = notary.last_of(life.process) else { return false };
-        let database = database.lock().unwrap();
-        let is_current = notary.states(last).any(|(_, pages)| pages == database.current());
-        is_current && life.durable() >= Some(last.1)
-    }
-
-    /// Counts what has come of it.
-    pub fn count(&mut self) {
-        let names: Vec<ObjectName> = self
-            .sea()
-            .objects()
-            .change(|objects| objects.keys().filter_map(|key| key.parse().ok()).collect());
-        let is_merged = |name: &&ObjectName| matches!(name, ObjectName::Segment(s) if s.level > 0);
-        self.tally.merged = names.iter().filter(is_merged).count() as u64;
-        let line = |name: &ObjectName| match name {
-            ObjectName::Manifest(manifest) => Some(manifest.generation),
-            _ => None,
-        };
-        let lines: BTreeSet<_> = names.iter().filter_map(line).collect();
-        (self.tally.lines, self.tally.coarse) = (lines.len() as u64, self.notary().coarse);
-    }
-
-    /// Without commits there are no requests; at the end nothing is left in the spool.
-    pub fn end(&mut self) {
-        let interval = self.hosts[0].settings.snapshot_interval;
-        self.pass(interval + Duration::from_secs(30));
-        let before = self.sea().requests;
-        self.pass(Duration::from_hours(1));
-        let after = self.sea().requests;
-        assert_eq!(after - before, 0, "an idle database makes requests");
-        let deadline = self.now + PATIENCE;
-        self.hosts[0].finish();
-        while self.hosts[0].life.is_some() {
-            assert!(self.now < deadline, "it does not end");
-            self.pass(Duration::from_secs(1));
-        }
-        let left = self.waiting_in_spool(0);
-        assert!(left.is_empty(), "something waits in the spool: {left:?}");
     }
 }
 

@@ -1,0 +1,92 @@
+//! What must hold of what is restored.
+
+use std::sync::Arc;
+
+use genesis_restore::target::Target;
+use genesis_wal::id::Generation;
+
+use super::{World, request};
+use crate::replica::{Replica, ReplicaError};
+use crate::replicate::shipping_simulation::database::bytes_of;
+use crate::restore::{Done, RestoreError, restore};
+
+impl World {
+    /// Restores a state; its bytes.
+    pub fn restore(
+        &mut self,
+        target: Target,
+        generation: Option<Generation>,
+    ) -> Result<(Done, Vec<u8>), RestoreError> {
+        self.outputs += 1;
+        let folder = self.folder.path().join(format!("output-{}", self.outputs));
+        crate::durable::create_folders(&folder, 0o700).unwrap();
+        let request = request(target, generation, folder.join("restored"));
+        let store = Arc::new(self.sea().objects().clone());
+        let done = self.restores.block_on(async {
+            let replica = Replica::open(store).await?;
+            restore(&replica, &request, |_| {}).await
+        });
+        let done = done.map(|done| (done, std::fs::read(&request.output).unwrap()));
+        std::fs::remove_dir_all(folder).unwrap();
+        self.tally.restores += 1;
+        done
+    }
+
+    /// Restores the latest state: it is one that was recorded, and nothing durable is missing.
+    pub fn check_latest(&mut self) {
+        let durable = self.notary().promises().map(|(place, _)| place.1).max();
+        match self.restore(Target::Latest, None) {
+            Ok((done, bytes)) => {
+                let txid = done.restored.txid;
+                assert!(Some(txid) >= durable, "{txid:?} is the latest, {durable:?} is durable");
+                self.check_state(&done, &bytes);
+            }
+            Err(_) if durable.is_none() => {}
+            Err(error) => panic!("the latest state: {}", crate::describe(&error)),
+        }
+    }
+
+    /// Restores something that was reported durable: it is what it was.
+    pub fn check_promise(&mut self, choice: usize) {
+        let promise = {
+            let notary = self.notary();
+            let count = notary.promises().count();
+            let promise = notary.promises().rev().nth(choice.min(count.saturating_sub(1)));
+            promise.map(|(place, pages)| (*place, bytes_of(pages)))
+        };
+        let Some(((generation, txid), expected)) = promise else { return };
+        match self.restore(Target::Txid(txid), Some(generation)) {
+            Ok((done, bytes)) => {
+                assert_eq!((done.generation, done.restored.txid), (generation, txid));
+                assert!(bytes == expected, "{generation} {txid:?} was durable in another state");
+            }
+            Err(error) => {
+                panic!("{generation} {txid:?} was durable: {}", crate::describe(&error));
+            }
+        }
+    }
+
+    /// Restores anything that was recorded: it is absent, or what was recorded.
+    pub fn check_any(&mut self) {
+        let places: Vec<_> = self.notary().places().collect();
+        if places.is_empty() {
+            return;
+        }
+        let (generation, txid) = places[self.random.index(places.len())];
+        match self.restore(Target::Txid(txid), Some(generation)) {
+            Ok((done, bytes)) => {
+                assert_eq!(done.restored.txid, txid);
+                self.check_state(&done, &bytes);
+            }
+            Err(RestoreError::Plan(_) | RestoreError::Replica(ReplicaError::Missing)) => {}
+            Err(error) => panic!("{generation} {txid:?}: {}", crate::describe(&error)),
+        }
+    }
+
+    fn check_state(&self, done: &Done, bytes: &[u8]) {
+        let place = (done.generation, done.restored.txid);
+        let notary = self.notary();
+        let is_it = |(time, pages)| time == done.restored.time && bytes_of(pages) == bytes;
+        assert!(notary.states(place).any(is_it), "{place:?} is restored as it never was");
+    }
+}
