@@ -1,6 +1,7 @@
 //! What simulations put in the place of clocks, chance and threads, on the thread that runs them.
 
 mod random;
+mod tally;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use genesis_wal::time::Micros;
 use tokio::time::Instant;
 
 pub use random::Random;
+pub(crate) use tally::tally;
 
 thread_local! {
     static MACHINE: Cell<Option<Machine>> = const { Cell::new(None) };

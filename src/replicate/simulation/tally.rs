@@ -1,21 +1,6 @@
 //! What happened how often.
 
-macro_rules! tally {
-    ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// What happened how often.
-        #[derive(Debug, Clone, Copy, Default)]
-        pub struct Tally {
-            $($(#[$doc])* pub $field: u64,)*
-        }
-
-        impl Tally {
-            /// Adds another's.
-            pub fn add(&mut self, other: &Self) {
-                $(self.$field += other.$field;)*
-            }
-        }
-    };
-}
+use crate::simulated::tally;
 
 tally! {
     /// Steps taken.
