@@ -3,7 +3,9 @@
 mod random;
 mod tally;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::time::Duration;
 
 use genesis_wal::time::Micros;
@@ -72,6 +74,29 @@ pub fn random() -> Option<u64> {
 
 /// How much is tried is up to who runs the tests.
 #[allow(clippy::disallowed_methods, reason = "it is up to who runs the tests")]
-pub fn number(name: &str) -> Option<u64> {
+fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// The seeds to run: the one of `GENESIS_SEED`, or as many as `GENESIS_SEEDS` says, from that of
+/// `GENESIS_FIRST_SEED` on.
+pub fn seeds(count: u64) -> Range<u64> {
+    if let Some(seed) = number("GENESIS_SEED") {
+        return seed..seed + 1;
+    }
+    let first = number("GENESIS_FIRST_SEED").unwrap_or(0);
+    first..first + number("GENESIS_SEEDS").unwrap_or(count)
+}
+
+/// What a panic says.
+pub fn reason(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+    text.unwrap_or_default()
+}
+
+/// The last 60 of what was noted, or as many as `GENESIS_TRACE` says.
+pub fn last_of(trace: &[String]) -> String {
+    let last = number("GENESIS_TRACE").map_or(60, |n| usize::try_from(n).unwrap());
+    trace[trace.len().saturating_sub(last)..].join("\n")
 }

@@ -28,6 +28,7 @@ mod tally;
 mod world;
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -39,7 +40,7 @@ use genesis_wal::id::Txid;
 use self::network::Weather;
 use self::tally::Tally;
 use self::world::World;
-use crate::simulated::{self, Random, number};
+use crate::simulated::{self, Random};
 
 /// What is done before nothing fails any more.
 const ACTS: u64 = 80;
@@ -179,40 +180,32 @@ fn run(seed: u64, traced: bool) -> (Result<Tally, String>, Vec<String>) {
     let (tally, trace) = (world.tally, world.trace());
     drop(world);
     simulated::seed(None);
-    let ended = ended.map(|()| tally).map_err(|reason| {
-        let text = reason.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| reason.downcast_ref::<&str>().map(ToString::to_string));
-        text.unwrap_or_default()
-    });
-    (ended, trace)
+    (ended.map(|()| tally).map_err(|reason| simulated::reason(&*reason)), trace)
 }
 
 /// Runs a seed once more, and tells how it fails.
 fn report(seed: u64) -> String {
     let (ended, trace) = run(seed, true);
     let reason = ended.err().unwrap_or_else(|| "it did not fail a second time".to_owned());
-    let last = number("GENESIS_TRACE").map_or(60, |n| usize::try_from(n).unwrap());
-    let last = trace[trace.len().saturating_sub(last)..].join("\n");
+    let last = simulated::last_of(&trace);
     let replay = "cargo test --lib shipping_simulation";
     format!("{last}\n{reason}\nGENESIS_SEED={seed} {replay}")
 }
 
 #[test]
 fn what_was_durable_comes_back_whatever_fails() {
-    let (first, count) = match number("GENESIS_SEED") {
-        Some(seed) => (seed, 1),
-        None => (number("GENESIS_FIRST_SEED").unwrap_or(0), number("GENESIS_SEEDS").unwrap_or(200)),
-    };
+    let Range { start: first, end } = simulated::seeds(200);
+    let count = end - first;
     let next = AtomicU64::new(first);
     let work = || {
         let mut tally = Tally::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count {
+            if seed >= end {
                 return tally;
             }
             let happened = run(seed, false).0.unwrap_or_else(|_reason| {
-                next.store(first + count, Ordering::Relaxed);
+                next.store(end, Ordering::Relaxed);
                 panic!("{}", report(seed));
             });
             tally.add(&happened);

@@ -21,6 +21,7 @@ mod tally;
 mod world;
 
 use std::cell::{RefCell, RefMut};
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use tally::Tally;
 use world::{OURS, World, read_lock};
 
-use crate::simulated::{Random, number};
+use crate::simulated::{self, Random};
 
 /// Steps in which everything may happen.
 const CHAOS: u64 = 4_000;
@@ -314,26 +315,18 @@ fn run(seed: u64, traced: bool) -> Result<Tally, String> {
     match ended {
         Ok(()) => Ok(world.tally),
         Err(reason) => {
-            let text = reason.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| reason.downcast_ref::<&str>().map(ToString::to_string));
-            let trace = world.trace.as_deref().unwrap_or_default();
-            let last = number("GENESIS_TRACE").map_or(60, |n| usize::try_from(n).unwrap());
-            let last = trace[trace.len().saturating_sub(last)..].join("\n");
-            Err(format!("{last}\nseed {seed}: {}", text.unwrap_or_default()))
+            let last = simulated::last_of(world.trace.as_deref().unwrap_or_default());
+            Err(format!("{last}\nseed {seed}: {}", simulated::reason(&*reason)))
         }
     }
 }
 
 #[test]
 fn ratchet_survives_every_interleaving() {
-    let (first, count) = match number("GENESIS_SEED") {
-        Some(seed) => (seed, 1),
-        None => {
-            (number("GENESIS_FIRST_SEED").unwrap_or(0), number("GENESIS_SEEDS").unwrap_or(2000))
-        }
-    };
+    let Range { start: first, end } = simulated::seeds(2000);
+    let count = end - first;
     let mut tally = Tally::default();
-    for seed in first..first + count {
+    for seed in first..end {
         let Ok(happened) = run(seed, false) else {
             panic!("{}", run(seed, true).expect_err("it failed without a trace"));
         };
