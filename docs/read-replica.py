@@ -104,15 +104,16 @@ class Part:
     def __init__(self, data, at):
         magic, self.kind, version, flags, log_size = struct.unpack_from("<4s4B", data, at)
         assert (magic, version, flags & ~9) == (b"GRPT", 1, 0)
-        self.confirmed = flags & 8
+        told = 8 if flags & 8 else 0
         self.page_size = 1 << log_size
         self.epoch, *self.generation = struct.unpack_from("<IIQ", data, at + 8)
         self.first, self.last = struct.unpack_from("<2Q", data, at + 24)
         self.before, self.after, size = struct.unpack_from("<2QI", data, at + 76)
         self.payload = data[at + 96 : at + 96 + size]
-        self.end = at + size + 104
-        whole, crc = struct.unpack_from("<2I", data, at + 96 + size)
-        assert whole == size + 104
+        self.stored = struct.unpack_from("<Q", data, at + 96 + size)[0] if told else None
+        self.end = at + size + told + 104
+        whole, crc = struct.unpack_from("<2I", data, self.end - 8)
+        assert whole == size + told + 104
         assert crc == zlib.crc32(data[at : self.end - 4])
 
 
@@ -197,19 +198,22 @@ class Replica:
             reach = [s for s in segments if s[3] <= txid + 1 <= s[0]]
             if not reach:
                 behind = [s for s in segments if s[3] > txid + 1]
-                assert wanted == MASK and self.were_under_way(behind, segments)
+                assert wanted == MASK and self.were_under_way(txid, behind, segments)
                 return
             txid, *_, name = max(reach)
             yield name, txid
 
-    def were_under_way(self, behind, segments):
+    def were_under_way(self, reached, behind, segments):
         """Whether segments behind a gap are what a writer that was killed can have left there."""
         newest = max(epoch for _, _, epoch, *_ in segments) if segments else None
-        parts = [part for *_, name in behind for part in parts_of(self.read(name))]
+        told = [[part.stored for part in parts_of(self.read(name))] for *_, name in behind]
+        stored = [max((s for s in parts if s is not None), default=MASK) for parts in told]
         return (
             len(behind) < 8
             and all((level, epoch) == ("00", newest) for _, level, epoch, *_ in behind)
-            and not any(part.confirmed for part in parts)
+            and all(s <= reached for s in stored)
+            and f"epochs/{newest}.release" not in self.names
+            and (not self.cuts or self.cuts[0][1] <= reached)
         )
 
 

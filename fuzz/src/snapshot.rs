@@ -98,7 +98,7 @@ fn header(page_size: PageSize, after: StateHash) -> PartHeader {
         first: Txid(0),
         last: Txid(0),
         position: None,
-        confirmed: false,
+        stored: None,
         before: StateHash(0),
         after,
     }

@@ -189,7 +189,8 @@ pub fn part_decode(data: &[u8]) {
 /// Sets both lengths and the CRC, as if the bytes were exactly one part.
 fn repair_part(bytes: &mut [u8]) {
     let whole = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let payload = bytes.len().saturating_sub(PartHeader::LEN + part::TRAILER_LEN);
+    let stored = if bytes.get(6).is_some_and(|flags| flags & 8 != 0) { 8 } else { 0 };
+    let payload = bytes.len().saturating_sub(PartHeader::LEN + stored + part::TRAILER_LEN);
     let Some((summed, crc)) = bytes.split_last_chunk_mut::<4>() else {
         return;
     };
@@ -225,7 +226,7 @@ pub fn segment_decode(data: &[u8]) {
         first: Txid(first),
         last: Txid(first.saturating_add(u64::from(*more))),
         position: None,
-        confirmed: false,
+        stored: None,
         before: StateHash(0),
         after: StateHash(0),
     };

@@ -173,7 +173,7 @@ impl Manifest {
             first: self.txid,
             last: self.txid,
             position: self.position,
-            confirmed: false,
+            stored: None,
             before: self.state,
             after: self.state,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use genesis_snapshot::inventory::{Cuts, Inventory, Line};
 use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Generation, Txid};
-use genesis_wal::name::{ManifestName, SegmentName};
+use genesis_wal::name::{ManifestName, ObjectName, SegmentName};
 use genesis_wal::page::PageSize;
 use genesis_wal::part::PartHeader;
 use genesis_wal::segment::{Reached, Sequence};
@@ -43,7 +43,7 @@ impl Replica {
             return Ok(None);
         };
         let chain = line.chain(manifest.name.txid);
-        if chain.gap.is_some() && !self.was_under_way(line, chain.reached).await? {
+        if chain.gap.is_some() && !self.was_under_way(inventory, line, chain.reached).await? {
             return Ok(None);
         }
         if chain.segments.is_empty() {
@@ -53,12 +53,22 @@ impl Replica {
     }
 
     /// Whether what a line holds after `reached`, behind a gap, can be what its last writer had under way
-    /// when it ended: then nothing that was durable is missing. One more segment than can be under way, one
-    /// that was made when all before it was stored, or one that cannot be read proves the contrary.
+    /// when it ended: then nothing that is known to have been durable is missing. The contrary is proven by
+    /// one more segment than can be under way; by one that was made when what is missing was stored, or
+    /// does not tell; by a later writer that has found it; by a writer that has ended with everything
+    /// stored.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn was_under_way(&self, line: &Line, reached: Txid) -> Result<bool, ReplicaError> {
+    pub async fn was_under_way(
+        &self,
+        inventory: &Inventory,
+        line: &Line,
+        reached: Txid,
+    ) -> Result<bool, ReplicaError> {
+        if inventory.cuts().newest_base().is_some_and(|base| base > reached) {
+            return Ok(false);
+        }
         let behind: Vec<_> = line.segments().iter().filter(|s| s.name.first > reached).collect();
         let Some(writer) = behind.iter().map(|segment| segment.name.epoch).max() else {
             return Ok(false);
@@ -66,13 +76,13 @@ impl Replica {
         let may_be = behind.len() < UNDER_WAY
             && behind.iter().all(|s| s.name.epoch == writer && s.name.level == 0)
             && line.segments().iter().all(|segment| segment.name.epoch <= writer);
-        if !may_be {
+        if !may_be || self.store().exists(&ObjectName::Release(writer)).await? {
             return Ok(false);
         }
         for segment in behind {
-            match self.is_confirmed(segment.name).await {
-                Ok(false) => {}
-                Ok(true) => return Ok(false),
+            match self.stored_before(segment.name).await {
+                Ok(Some(stored)) if stored <= reached => {}
+                Ok(_) => return Ok(false),
                 Err(error) if error.useless().is_some() => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
@@ -80,14 +90,14 @@ impl Replica {
         Ok(true)
     }
 
-    /// Whether everything before a segment was stored when it was made.
-    async fn is_confirmed(&self, name: SegmentName) -> Result<bool, ObjectError> {
+    /// Up to which transaction everything was stored when a segment was made, as far as it tells.
+    async fn stored_before(&self, name: SegmentName) -> Result<Option<Txid>, ObjectError> {
         let mut stream = PartStream::new(Arc::clone(self.store()), name.into());
-        let mut is_confirmed = false;
+        let mut stored = None;
         while let Some(owned) = stream.next().await? {
-            is_confirmed |= owned.part().header.confirmed;
+            stored = stored.max(owned.part().header.stored);
         }
-        Ok(is_confirmed)
+        Ok(stored)
     }
 
     /// The tip that segments of a line end with: the smallest of them tells it, or the next where that is

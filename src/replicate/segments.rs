@@ -184,12 +184,8 @@ impl Segments {
     /// # Errors
     /// When the spool cannot be written; it can be tried again.
     pub fn seal(&mut self) -> Result<Option<SegmentName>, SegmentsError<Infallible>> {
-        // Not where a part of the segment is written: that may be sealed without this one.
-        let is_begun = self.open.as_ref().is_some_and(|open| open.segment.len() > 0);
-        self.encoder.confirm(self.spool.is_empty() && !is_begun);
-        let finished = self.encoder.finish(&mut self.complete);
-        self.encoder.confirm(false);
-        finished.map_err(SegmentsError::Encode)?;
+        self.tell_stored();
+        self.encoder.finish(&mut self.complete).map_err(SegmentsError::Encode)?;
         if !self.complete.is_empty() {
             self.completed = Some((self.last, self.last_time));
         }
@@ -229,6 +225,13 @@ impl Segments {
         }
     }
 
+    /// Has the parts that end now tell what is stored.
+    fn tell_stored(&mut self) {
+        let before_waiting =
+            self.spool.first_waiting().map(|first| Txid(first.0.saturating_sub(1)));
+        self.encoder.tell_stored(self.sealed.min(before_waiting.unwrap_or(self.sealed)));
+    }
+
     /// Begins the next segment.
     fn begin(&mut self) -> io::Result<()> {
         let first = self.sealed.next().unwrap_or(self.sealed);
@@ -254,6 +257,7 @@ impl Segments {
             }
         }
         if self.encoder.len() >= PART_BYTES {
+            self.tell_stored();
             self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
             self.completed = Some((header.txid, header.time));
         }
@@ -284,6 +288,7 @@ impl Segments {
 
     /// Ends the part.
     fn cut(&mut self) -> Result<(), SegmentsError<Infallible>> {
+        self.tell_stored();
         self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
         self.flush().map_err(SegmentsError::Spool)
     }
@@ -324,6 +329,8 @@ mod tests {
     use super::super::spool::Limits;
     use super::*;
 
+    const LIMITS: Limits = Limits { keep: 0, wait: None };
+
     /// Pages that do not compress.
     struct Noise(Vec<u8>);
 
@@ -350,8 +357,7 @@ mod tests {
 
     fn spool() -> (tempfile::TempDir, Spool) {
         let folder = tempfile::tempdir().unwrap();
-        let limits = Limits { keep: 0, wait: None };
-        let spool = Spool::open(folder.path().join("spool"), limits).unwrap();
+        let spool = Spool::open(folder.path().join("spool"), LIMITS).unwrap();
         (folder, spool)
     }
 
@@ -400,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_says_whether_all_before_it_was_stored() {
+    fn a_segment_says_up_to_where_all_was_stored() {
         let (_folder, spool) = spool();
         let mut images = noise(4096);
         let pages = pages_of(&mut images, 1);
@@ -410,19 +416,22 @@ mod tests {
             let name = segments.seal().unwrap().unwrap();
             let bytes = std::fs::read(spool.path(&name)).unwrap();
             let part = Part::decode(&mut Reader::new(&bytes)).unwrap();
-            (name, part.header.confirmed)
+            (name, part.header.stored.unwrap().0)
         };
-        let (first, confirmed) = seal(1);
-        assert!(confirmed);
-        let (second, confirmed) = seal(2);
-        assert!(!confirmed, "the first one waits");
-        spool.keep(&first).unwrap();
-        assert!(!seal(3).1, "the second one waits");
+        let (first, stored) = seal(1);
+        assert_eq!(stored, 0);
+        let (second, stored) = seal(2);
+        assert_eq!(stored, 0, "the first one waits");
+        // The second one overtakes it: nothing is stored with all before it.
         spool.keep(&second).unwrap();
-        assert!(!seal(4).1, "the third one waits");
-        for name in spool.sealed().unwrap() {
-            spool.keep(&name).unwrap();
-        }
-        assert!(seal(5).1);
+        let (third, stored) = seal(3);
+        assert_eq!(stored, 0);
+        spool.keep(&first).unwrap();
+        assert_eq!(seal(4).1, 2, "the third one waits");
+        spool.keep(&third).unwrap();
+        assert_eq!(seal(5).1, 3, "the fourth one waits");
+        // What waits is known after a restart, too.
+        let spool = Spool::open(spool.path(&third).ancestors().nth(4).unwrap().into(), LIMITS);
+        assert_eq!(spool.unwrap().first_waiting(), Some(Txid(4)));
     }
 }

@@ -11,12 +11,14 @@ mod aside;
 mod kept;
 mod room;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use genesis_wal::id::Txid;
 use genesis_wal::name::{ObjectName, SegmentName};
 use genesis_wal::part::{self, Stamp};
 
@@ -38,7 +40,23 @@ pub struct Spool {
 #[derive(Debug)]
 struct Books {
     waiting: Waiting,
+    /// What waits, by first transactions.
+    names: BTreeSet<(Txid, SegmentName)>,
     kept: Kept,
+}
+
+impl Books {
+    /// A segment of so many bytes waits.
+    fn comes(&mut self, name: SegmentName, size: u64) {
+        self.waiting.comes(size);
+        self.names.insert((name.first, name));
+    }
+
+    /// It waits no longer.
+    fn leaves(&mut self, name: &SegmentName, size: u64) {
+        self.waiting.leaves(size);
+        self.names.remove(&(name.first, *name));
+    }
 }
 
 impl Spool {
@@ -55,8 +73,14 @@ impl Spool {
             }
         }
         let kept = Kept::open(root.join("shipped"))?;
-        let waiting = Waiting::of(FileStore::list_folder(&root, "")?.iter().map(|file| file.size));
-        Ok(Self { root, limits, books: Arc::new(Mutex::new(Books { waiting, kept })) })
+        let mut books = Books { waiting: Waiting::default(), names: BTreeSet::new(), kept };
+        for listed in FileStore::list_folder(&root, "")? {
+            match listed.name {
+                ObjectName::Segment(name) => books.comes(name, listed.size),
+                _ => books.waiting.comes(listed.size),
+            }
+        }
+        Ok(Self { root, limits, books: Arc::new(Mutex::new(books)) })
     }
 
     /// The sealed segments, in the order of their names.
@@ -86,7 +110,7 @@ impl Spool {
         let size = self.size(name);
         match std::fs::remove_file(self.path(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => self.books().waiting.leaves(size),
+            _ => self.books().leaves(name, size),
         }
         Ok(())
     }
@@ -107,7 +131,7 @@ impl Spool {
         let target = folder.join(name.to_string());
         let size = self.size(name);
         move_file(&self.path(name), &target)?;
-        self.books().waiting.leaves(size);
+        self.books().leaves(name, size);
         aside::keep_newest(&folder, aside::MOST)?;
         Ok(target)
     }
@@ -123,7 +147,7 @@ impl Spool {
             std::fs::remove_file(self.path(name))?;
         }
         let change = |books: &mut Books| {
-            books.waiting.leaves(size);
+            books.leaves(name, size);
             if moved.is_ok() {
                 books.kept.add(*name, size);
             }
@@ -172,10 +196,11 @@ impl Spool {
         books.waiting.is_full(self.limits, room, kept)
     }
 
-    /// Whether no sealed segment waits: each one is stored.
+    /// The lowest transaction that a sealed segment begins with that waits; `None` when none does, as each
+    /// one is stored.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.books().waiting.bytes() == 0
+    pub fn first_waiting(&self) -> Option<Txid> {
+        self.books().names.first().map(|(first, _)| *first)
     }
 
     /// Begins a segment.
@@ -366,7 +391,7 @@ impl OpenSegment {
     pub fn seal(self, name: &SegmentName) -> Result<(), (Self, io::Error)> {
         let (spool, bytes) = (self.spool.clone(), self.bytes);
         self.place(&spool.path(name))?;
-        spool.books().waiting.comes(bytes);
+        spool.books().comes(*name, bytes);
         Ok(())
     }
 

@@ -138,7 +138,7 @@ async fn before_what_was_under_way(
     let Some(line) = inventory.generation(*generation) else {
         return Err(error.into());
     };
-    if !replica.was_under_way(line, gap.after).await? {
+    if !replica.was_under_way(inventory, line, gap.after).await? {
         return Err(error.into());
     }
     tracing::warn!(
@@ -174,6 +174,7 @@ mod tests {
     use genesis_wal::time::Micros;
 
     use super::*;
+    use crate::replica::Holder;
     use crate::store::{Body, Examine, MemoryStore, Objects, Store};
 
     const GENERATION: &str = "0000000001-0000000000000001";
@@ -207,8 +208,8 @@ mod tests {
         assert_eq!(route.unwrap().plan.segments.len(), 3);
     }
 
-    /// A segment of one transaction, which changes nothing, and ends with these bytes of a body.
-    fn body(first: u64, confirmed: bool) -> Body {
+    /// A segment of one transaction, which changes nothing, made when so much was stored.
+    fn body(first: u64, stored: u64) -> Body {
         let stamp = Stamp { generation: GENERATION.parse().unwrap(), epoch: Epoch(1) };
         let page_size = PageSize::new(4096).unwrap();
         let mut encoder = SegmentEncoder::new(page_size, stamp, StateHash::default());
@@ -224,7 +225,7 @@ mod tests {
             state: StateHash::default(),
         };
         encoder.begin(header, None).unwrap();
-        encoder.confirm(confirmed);
+        encoder.tell_stored(Txid(stored));
         let mut bytes = Vec::new();
         encoder.finish(&mut bytes).unwrap();
         Body::Bytes(bytes.into())
@@ -234,7 +235,7 @@ mod tests {
     async fn what_was_under_way_when_its_writer_ended_is_left_out() {
         let (replica, store) = with_a_gap().await;
         for first in [8, 10] {
-            store.create(&segment(first), body(first, false)).await.unwrap();
+            store.create(&segment(first), body(first, 3)).await.unwrap();
         }
         store.remove(&segment(6)).await.unwrap();
         let find = |target| Route::find(&replica, target, None);
@@ -243,10 +244,46 @@ mod tests {
             let route = find(target).await;
             assert!(matches!(route, Err(RestoreError::Plan(_))), "{route:?}");
         }
-        // The last one was made when all before it was stored.
-        store.create(&segment(12), body(12, true)).await.unwrap();
-        let route = find(Target::Latest).await;
+        // The last one was made when a part of what is missing was stored.
+        store.create(&segment(12), body(12, 4)).await.unwrap();
+        assert_missing(find(Target::Latest).await);
+    }
+
+    fn assert_missing(route: Result<Route, RestoreError>) {
         assert!(matches!(route, Err(RestoreError::Plan(PlanError::Gap { .. }))), "{route:?}");
+    }
+
+    /// Behind a slow link each segment is made while others are under way.
+    #[tokio::test]
+    async fn what_was_stored_by_the_time_of_a_later_segment_is_missing() {
+        let (replica, store) = with_a_gap().await;
+        store.remove(&segment(6)).await.unwrap();
+        for (first, stored) in [(6, 1), (8, 3)] {
+            store.create(&segment(first), body(first, stored)).await.unwrap();
+        }
+        let find = || Route::find(&replica, Target::Latest, None);
+        assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
+        store.create(&segment(10), body(10, 5)).await.unwrap();
+        assert_missing(find().await);
+    }
+
+    #[tokio::test]
+    async fn what_its_writer_or_the_next_has_found_stored_is_missing() {
+        let (replica, store) = with_a_gap().await;
+        store.remove(&segment(6)).await.unwrap();
+        store.create(&segment(6), body(6, 3)).await.unwrap();
+        let find = || Route::find(&replica, Target::Latest, None);
+        assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
+        let holder = Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() };
+        let fence =
+            replica.claim(&replica.epochs().await.unwrap(), &holder).await.unwrap().unwrap();
+        Replica::release(&fence).await.unwrap();
+        assert_missing(find().await);
+        store.remove(&ObjectName::Release(Epoch(1))).await.unwrap();
+        assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
+        let history = replica.history().await.unwrap();
+        replica.continue_with(Epoch(2), &holder, &history, None).await.unwrap();
+        assert_missing(find().await);
     }
 
     #[tokio::test]

@@ -101,7 +101,7 @@ fn a_delta_that_leads_elsewhere() {
     for object in &sandbox.objects_ending(".seg")[..2] {
         let good = std::fs::read(object).unwrap();
         let part = Part::decode(&mut Reader::new(&good)).unwrap();
-        assert_eq!(good.len(), part.payload.len() + 104, "one part");
+        assert_eq!(good.len(), part.payload.len() + 112, "one part");
         let pages = fragments(&part).flat_map(|fragment| fragment.unwrap().pages);
         let delta = pages.filter(PageRecord::is_delta).last().unwrap();
         let at =

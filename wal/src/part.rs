@@ -6,7 +6,7 @@
 //! | 0 | 4 | magic `GRPT` |
 //! | 4 | 1 | kind: 1 segment, 2 blocks of a pack, 3 footer of a pack, 4 manifest |
 //! | 5 | 1 | version, 1 |
-//! | 6 | 1 | flags: bit 0, a WAL position is there; bit 1 (encrypted) and bit 2 (MAC) are reserved, see below |
+//! | 6 | 1 | flags: bit 0, a WAL position is there; bit 1 (encrypted) and bit 2 (MAC) are reserved, see below; bit 3, s is 8, in segments only |
 //! | 7 | 1 | page size, as its logarithm to base two |
 //! | 8 | 4 | epoch of the writer |
 //! | 12 | 4 | generation: epoch |
@@ -18,8 +18,9 @@
 //! | 84 | 8 | state hash after the last transaction; in packs the sum of the blocks' page hashes |
 //! | 92 | 4 | bytes in the payload as stored, at most 64 MiB |
 //! | 96 | n | payload |
-//! | 96 + n | 4 | bytes in the whole part, CRC included |
-//! | 100 + n | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
+//! | 96 + n | s | up to which transaction everything was stored when the part was made: before its first |
+//! | 96 + n + s | 4 | bytes in the whole part, CRC included |
+//! | 100 + n + s | 4 | CRC-32 (ISO-HDLC) of all bytes before it |
 //!
 //! Numbers are little-endian. Bytes 8 to 23 are the *stamp*: they are written when the object is
 //! uploaded, everything after them when it is sealed, so that what was sealed under one epoch can
@@ -48,7 +49,8 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-use self::header::encode_stamp;
+use self::header::{Front, encode_stamp};
+use crate::id::Txid;
 use crate::reader::{ReadError, Reader};
 
 pub use self::error::PartError;
@@ -56,8 +58,9 @@ pub use self::header::{PartHeader, PartKind, Stamp};
 
 const STAMP_OFFSET: usize = 8;
 const CRC_LEN: usize = 4;
+const STORED_LEN: u32 = 8;
 
-/// Bytes of a part beside its payload.
+/// Bytes of a part beside its payload, and beside what was stored.
 const ENVELOPE_LEN: u32 = 104;
 
 /// Bytes after a part's payload: its length, and the CRC.
@@ -82,17 +85,21 @@ impl<'a> Part<'a> {
     /// [`PartError`] says what is wrong.
     pub fn decode(reader: &mut Reader<'a>) -> Result<Self, PartError> {
         let mut summed = reader.clone();
-        let (header, payload_len) = PartHeader::decode(reader)?;
-        let payload_len = payload_len as usize;
-        let payload = reader.take(payload_len)?;
+        let front = PartHeader::decode(reader)?;
+        let payload = reader.take(front.payload_len as usize)?;
+        let mut header = front.header;
+        if let Some(stored) = &mut header.stored {
+            *stored = Txid(reader.u64()?);
+        }
         let told_len = reader.u32()?;
-        let summed = summed.take(PartHeader::LEN + payload_len + TRAILER_LEN - CRC_LEN)?;
+        let summed = summed.take(front.part_len() as usize - CRC_LEN)?;
         if reader.u32()? != crc32fast::hash(summed) {
             return Err(PartError::BadCrc);
         }
         if told_len as usize != summed.len() + CRC_LEN {
             return Err(PartError::BadLength(told_len));
         }
+        header.check()?;
         Ok(Self { header, payload })
     }
 }
@@ -102,17 +109,20 @@ impl<'a> Part<'a> {
 /// # Errors
 /// [`PartError::TooLong`] when the payload is over [`MAX_PAYLOAD`], [`PartError::BadRange`] when the
 /// last transaction comes before the first, [`PartError::StrayState`] when a part of a pack names a
-/// state; `out` is left alone then.
+/// state, [`PartError::StrayStored`] when more is stored than comes before it; `out` is left alone then.
 pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<(), PartError> {
     let too_long = PartError::TooLong(payload.len() as u64);
     let payload_len = u32::try_from(payload.len()).ok().filter(|&n| n <= MAX_PAYLOAD);
     let payload_len = payload_len.ok_or(too_long)?;
     header.check()?;
-    let start = out.len();
-    out.reserve(part_len(payload_len) as usize);
+    let (start, len) = (out.len(), Front { header: *header, payload_len }.part_len());
+    out.reserve(len as usize);
     header.encode(payload_len, out);
     out.extend_from_slice(payload);
-    out.extend_from_slice(&part_len(payload_len).to_le_bytes());
+    if let Some(stored) = header.stored {
+        out.extend_from_slice(&stored.0.to_le_bytes());
+    }
+    out.extend_from_slice(&len.to_le_bytes());
     let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
     out.extend_from_slice(&crc.to_le_bytes());
     Ok(())
@@ -124,8 +134,7 @@ pub fn encode(header: &PartHeader, payload: &[u8], out: &mut Vec<u8>) -> Result<
 /// # Errors
 /// [`PartError`] when the bytes are no part's header.
 pub fn stored_len(header: &[u8]) -> Result<usize, PartError> {
-    let (_, payload_len) = PartHeader::decode(&mut Reader::new(header))?;
-    Ok(part_len(payload_len) as usize)
+    Ok(PartHeader::decode(&mut Reader::new(header))?.part_len() as usize)
 }
 
 /// How many bytes the part that ends with `tail` takes in all: the last one of an object, where
@@ -138,16 +147,19 @@ pub fn trailing_len(tail: &[u8]) -> Result<usize, PartError> {
     let truncated = ReadError::Truncated { wanted: TRAILER_LEN, left: tail.len() };
     let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or(truncated)?;
     let len = Reader::new(trailer).u32()?;
-    if (part_len(0)..=part_len(MAX_PAYLOAD)).contains(&len) {
+    if (ENVELOPE_LEN..=ENVELOPE_LEN + MAX_PAYLOAD + STORED_LEN).contains(&len) {
         Ok(len as usize)
     } else {
         Err(PartError::BadLength(len))
     }
 }
 
-/// Bytes in a part whose payload has `payload_len`, at most [`MAX_PAYLOAD`].
-fn part_len(payload_len: u32) -> u32 {
-    ENVELOPE_LEN + payload_len
+impl Front {
+    /// Bytes in the whole part, whose payload has at most [`MAX_PAYLOAD`].
+    fn part_len(&self) -> u32 {
+        let stored = if self.header.stored.is_some() { STORED_LEN } else { 0 };
+        ENVELOPE_LEN + self.payload_len + stored
+    }
 }
 
 /// Puts another stamp on one whole part, which is proven first.

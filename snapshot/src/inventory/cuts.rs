@@ -18,6 +18,8 @@ pub struct Cuts {
     lasts: BTreeMap<Epoch, Txid>,
     /// The lowest base of all.
     lowest: Option<Txid>,
+    /// The base of the newest epoch.
+    newest: Option<Txid>,
 }
 
 impl Cuts {
@@ -26,12 +28,19 @@ impl Cuts {
     #[must_use]
     pub fn new(bases: impl IntoIterator<Item = (Epoch, Txid)>) -> Self {
         let bases: BTreeMap<Epoch, Txid> = bases.into_iter().collect();
+        let newest = bases.last_key_value().map(|(_, base)| *base);
         let (mut lasts, mut lowest) = (BTreeMap::new(), None);
         for (epoch, base) in bases.into_iter().rev() {
             lasts.insert(epoch, lowest.unwrap_or(Txid(u64::MAX)));
             lowest = Some(lowest.map_or(base, |lowest: Txid| lowest.min(base)));
         }
-        Self { lasts, lowest }
+        Self { lasts, lowest, newest }
+    }
+
+    /// What the newest writer found when it began: all up to this transaction was there.
+    #[must_use]
+    pub fn newest_base(&self) -> Option<Txid> {
+        self.newest
     }
 
     /// The last transaction that a writer left as history; 0 when there is none.
@@ -75,6 +84,10 @@ mod tests {
     fn each_writer_ends_where_the_next_began() {
         assert_eq!(lasts(&[(1, 0), (2, 10), (4, 25)], 1..=5), [10, 25, 0, u64::MAX, u64::MAX]);
         assert_eq!(lasts(&[(3, 7), (5, 9)], 1..=3), [7, 7, 9]);
+        let newest = |bases: &[(u32, u64)]| {
+            Cuts::new(bases.iter().map(|&(epoch, base)| (Epoch(epoch), Txid(base)))).newest_base()
+        };
+        assert_eq!((newest(&[(4, 5), (2, 10)]), newest(&[])), (Some(Txid(5)), None));
         assert_eq!(lasts(&[], 1..=2), [u64::MAX; 2]);
     }
 

@@ -137,7 +137,7 @@ impl PackWriter {
             first: Txid(0),
             last: Txid(0),
             position: None,
-            confirmed: false,
+            stored: None,
             before: StateHash::default(),
             after: sum,
         }

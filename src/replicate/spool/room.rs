@@ -82,7 +82,7 @@ impl Limits {
 }
 
 /// What waits for upload.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Waiting {
     bytes: u64,
     /// It came to the limit, and half of that still waits.
@@ -93,11 +93,6 @@ impl Waiting {
     /// Bytes in all of it.
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Segments of so many bytes each.
-    pub fn of(sizes: impl Iterator<Item = u64>) -> Self {
-        Self { bytes: sizes.sum(), is_full: false }
     }
 
     /// A segment waits.
@@ -149,7 +144,8 @@ mod tests {
     #[test]
     fn at_the_limit_nothing_is_added_until_half_is_gone() {
         let limits = Limits { keep: 0, wait: Some(100) };
-        let mut waiting = Waiting::of([60].into_iter());
+        let mut waiting = Waiting::default();
+        waiting.comes(60);
         let mut is_full = |change: i64| {
             if change < 0 {
                 waiting.leaves(change.unsigned_abs());

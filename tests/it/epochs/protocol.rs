@@ -124,8 +124,9 @@ async fn write(seen: Seen, told: Told) -> Result<(), ReplicaError> {
     let stamp = Stamp { generation: tip.generation, epoch: fence.epoch() };
     let mut reached = tip.reached;
     for round in 0..4 {
-        let (name, bytes, first) = segment(stamp, reached, (writer, round));
-        let (next, more, second) = segment(stamp, first, (writer, round));
+        let stored = reached.txid;
+        let (name, bytes, first) = segment(stamp, reached, stored, (writer, round));
+        let (next, more, second) = segment(stamp, first, stored, (writer, round));
         let (name, next) = (name.into(), next.into());
         tokio::try_join!(
             store.create(&next, Body::Bytes(more)),
@@ -148,10 +149,12 @@ async fn claim(replica: &Replica, holder: &Holder) -> Result<Fence, ReplicaError
     }
 }
 
-/// A segment of one transaction that no other writer makes, and the state after it.
+/// A segment of one transaction that no other writer makes, made when so much was stored, and the state
+/// after it.
 fn segment(
     stamp: Stamp,
     from: Reached,
+    stored: Txid,
     (writer, round): (usize, u32),
 ) -> (SegmentName, Bytes, Reached) {
     let (page_size, page) = (PageSize::new(4096).unwrap(), PageNumber::new(1).unwrap());
@@ -173,6 +176,7 @@ fn segment(
         state,
     };
     let mut encoder = SegmentEncoder::new(page_size, stamp, from.state);
+    encoder.tell_stored(stored);
     encoder.begin(header, None).unwrap();
     encoder.page(page, PageHash::of(page, &image), &image, None).unwrap();
     let mut bytes = Vec::new();
@@ -323,7 +327,9 @@ impl Writer {
 
     async fn store(&self, tip: &mut Tip) {
         let stamp = Stamp { generation: tip.generation, epoch: self.fence.epoch() };
-        let (name, bytes, reached) = segment(stamp, tip.reached, (self.holder.pid as usize, 0));
+        let writer = self.holder.pid as usize;
+        let stored = tip.reached.txid;
+        let (name, bytes, reached) = segment(stamp, tip.reached, stored, (writer, 0));
         let name = ObjectName::from(name);
         self.replica.store().create(&name, Body::Bytes(bytes)).await.unwrap();
         tip.reached = reached;

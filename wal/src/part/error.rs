@@ -36,7 +36,10 @@ pub enum PartError {
     /// The last transaction comes before the first.
     #[error("the part ends before it begins")]
     BadRange,
-    /// A transaction, a WAL position, a confirmation or a state before in a part of a pack.
+    /// A part says that its own transactions were stored when it was made.
+    #[error("the part tells of transactions of its own as stored")]
+    StrayStored,
+    /// A transaction, a WAL position, what was stored or a state before in a part of a pack.
     #[error("a part of a pack names a transaction, a WAL position or a state before it")]
     StrayState,
     /// The bytes are not those that were written.

@@ -9,7 +9,7 @@ use crate::reader::{ReadError, Reader};
 const MAGIC: [u8; 4] = *b"GRPT";
 const VERSION: u8 = 1;
 const FLAG_POSITION: u8 = 1;
-const FLAG_CONFIRMED: u8 = 8;
+const FLAG_STORED: u8 = 8;
 
 /// What a part holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,13 +69,21 @@ pub struct PartHeader {
     pub last: Txid,
     /// The place in the source's WAL after the last transaction; none in packs.
     pub position: Option<WalPosition>,
-    /// When the part was made, everything before the segment that it was made for was stored. False where
-    /// that was not known, and in all but segments.
-    pub confirmed: bool,
+    /// Up to which transaction everything was stored when the part was made; it stands behind the payload.
+    /// None where nobody told, and in all but segments.
+    pub stored: Option<Txid>,
     /// The state hash before the first transaction; 0 in packs.
     pub before: StateHash,
     /// The state hash after the last transaction; in packs the sum of the blocks' page hashes.
     pub after: StateHash,
+}
+
+/// What stands in front of a payload.
+pub(super) struct Front {
+    /// The header. Where what was stored stands behind the payload, it is not told yet: 0.
+    pub(super) header: PartHeader,
+    /// Bytes in the payload.
+    pub(super) payload_len: u32,
 }
 
 impl PartHeader {
@@ -84,7 +92,7 @@ impl PartHeader {
 
     pub(super) fn encode(&self, payload_len: u32, out: &mut Vec<u8>) {
         let position = if self.position.is_some() { FLAG_POSITION } else { 0 };
-        let flags = position | if self.confirmed { FLAG_CONFIRMED } else { 0 };
+        let flags = position | if self.stored.is_some() { FLAG_STORED } else { 0 };
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[self.kind.code(), VERSION, flags, self.page_size.log2()]);
         out.extend_from_slice(&encode_stamp(self.stamp));
@@ -101,7 +109,7 @@ impl PartHeader {
 
     /// Decodes a header and the length of its payload. Nothing is proven yet: the CRC stands after
     /// the payload.
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<(Self, u32), PartError> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Front, PartError> {
         if reader.array()? != MAGIC {
             return Err(PartError::BadMagic);
         }
@@ -110,7 +118,7 @@ impl PartHeader {
             return Err(PartError::UnknownVersion(version));
         }
         let kind = PartKind::from_code(kind).ok_or(PartError::UnknownKind(kind))?;
-        if flags & !(FLAG_POSITION | FLAG_CONFIRMED) != 0 {
+        if flags & !(FLAG_POSITION | FLAG_STORED) != 0 {
             return Err(PartError::UnknownFlags(flags));
         }
         let page_size = PageSize::from_log2(page_size)?;
@@ -122,11 +130,10 @@ impl PartHeader {
         if payload_len > MAX_PAYLOAD {
             return Err(PartError::TooLong(payload_len.into()));
         }
-        let confirmed = flags & FLAG_CONFIRMED != 0;
-        let header =
-            Self { kind, page_size, stamp, first, last, position, confirmed, before, after };
+        let stored = (flags & FLAG_STORED != 0).then_some(Txid(0));
+        let header = Self { kind, page_size, stamp, first, last, position, stored, before, after };
         header.check()?;
-        Ok((header, payload_len))
+        Ok(Front { header, payload_len })
     }
 
     /// What encoder and decoder both hold.
@@ -136,13 +143,16 @@ impl PartHeader {
         }
         let names_state = self.last != Txid(0)
             || self.position.is_some()
-            || self.confirmed
+            || self.stored.is_some()
             || self.before != StateHash(0);
         match self.kind {
             PartKind::PackBlocks | PartKind::PackFooter if names_state => {
                 Err(PartError::StrayState)
             }
-            PartKind::Manifest if self.confirmed => Err(PartError::UnknownFlags(FLAG_CONFIRMED)),
+            PartKind::Manifest if self.stored.is_some() => {
+                Err(PartError::UnknownFlags(FLAG_STORED))
+            }
+            PartKind::Segment if self.stored >= Some(self.first) => Err(PartError::StrayStored),
             _ => Ok(()),
         }
     }

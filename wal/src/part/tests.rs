@@ -22,7 +22,7 @@ fn header() -> PartHeader {
             change: 7,
             pages: 8,
         }),
-        confirmed: true,
+        stored: Some(Txid(9)),
         before: StateHash(20),
         after: StateHash(21),
     }
@@ -37,8 +37,8 @@ fn encoded(header: &PartHeader, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn round_trips_one_after_another() {
     let one = header();
-    let (kind, position, confirmed) = (PartKind::Manifest, None, false);
-    let two = PartHeader { kind, position, confirmed, ..one };
+    let (kind, position, stored) = (PartKind::Manifest, None, None);
+    let two = PartHeader { kind, position, stored, ..one };
     let bytes = [encoded(&one, b"payload"), encoded(&two, b"")].concat();
     let mut reader = Reader::new(&bytes);
     let part = Part::decode(&mut reader).unwrap();
@@ -46,7 +46,7 @@ fn round_trips_one_after_another() {
     let part = Part::decode(&mut reader).unwrap();
     assert_eq!((part.header, part.payload), (two, &b""[..]));
     assert_eq!(reader.finish(), Ok(()));
-    assert_eq!(stored_len(&bytes), Ok(PartHeader::LEN + 7 + TRAILER_LEN));
+    assert_eq!(stored_len(&bytes), Ok(PartHeader::LEN + 7 + 8 + TRAILER_LEN));
     assert_eq!(trailing_len(&bytes), Ok(PartHeader::LEN + TRAILER_LEN));
 }
 
@@ -77,10 +77,10 @@ fn a_wrong_length_at_the_end_is_refused() {
 #[test]
 fn the_end_of_an_object_tells_no_absurd_length() {
     let tail = |len: u32| [&len.to_le_bytes()[..], &[0; 4]].concat();
-    for len in [104, 104 + MAX_PAYLOAD] {
+    for len in [104, 112 + MAX_PAYLOAD] {
         assert_eq!(trailing_len(&tail(len)), Ok(len as usize));
     }
-    for len in [0, 103, 105 + MAX_PAYLOAD, u32::MAX] {
+    for len in [0, 103, 113 + MAX_PAYLOAD, u32::MAX] {
         assert_eq!(trailing_len(&tail(len)), Err(PartError::BadLength(len)));
     }
     assert!(matches!(trailing_len(&tail(104)[1..]), Err(PartError::Truncated(_))));
@@ -105,13 +105,29 @@ fn what_is_not_known_is_refused_by_name() {
 }
 
 #[test]
+fn no_part_tells_of_its_own_transactions_as_stored() {
+    for stored in [10, 11, u64::MAX] {
+        let bad = PartHeader { stored: Some(Txid(stored)), ..header() };
+        assert_eq!(encode(&bad, b"payload", &mut Vec::new()), Err(PartError::StrayStored));
+        let mut bytes = encoded(&header(), b"payload");
+        let at = bytes.len() - TRAILER_LEN - 8;
+        bytes[at..at + 8].copy_from_slice(&stored.to_le_bytes());
+        let crc_at = bytes.len() - CRC_LEN;
+        let crc = crc32fast::hash(&bytes[..crc_at]);
+        bytes[crc_at..].copy_from_slice(&crc.to_le_bytes());
+        let decoded = Part::decode(&mut Reader::new(&bytes));
+        assert_eq!(decoded, Err(PartError::StrayStored));
+    }
+}
+
+#[test]
 fn packs_name_no_state_on_either_side() {
     let none = PartHeader {
         kind: PartKind::PackBlocks,
         first: Txid(0),
         last: Txid(0),
         position: None,
-        confirmed: false,
+        stored: None,
         before: StateHash(0),
         ..header()
     };
@@ -122,9 +138,11 @@ fn packs_name_no_state_on_either_side() {
         let some = [
             PartHeader { last: Txid(1), ..good },
             PartHeader { position: header().position, ..good },
-            PartHeader { confirmed: true, ..good },
             PartHeader { before: StateHash(1), ..good },
         ];
+        let mut bytes = encoded(&good, b"payload");
+        bytes[6] |= 8;
+        assert_eq!(Part::decode(&mut Reader::new(&bytes)), Err(PartError::StrayState));
         for bad in some {
             let refused = encode(&bad, b"", &mut Vec::new());
             assert_eq!(refused, Err(PartError::StrayState));

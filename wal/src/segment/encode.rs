@@ -68,7 +68,7 @@ pub struct SegmentEncoder {
     last: Option<Current>,
     part: Option<OpenPart>,
     before: StateHash,
-    confirmed: bool,
+    stored: Option<Txid>,
     packer: Packer,
 }
 
@@ -103,8 +103,8 @@ impl SegmentEncoder {
     /// An encoder for what follows the state `before`.
     #[must_use]
     pub fn new(page_size: PageSize, stamp: Stamp, before: StateHash) -> Self {
-        let (last, part, confirmed) = (None, None, false);
-        Self { page_size, stamp, last, part, before, confirmed, packer: Packer::default() }
+        let (last, part, stored) = (None, None, None);
+        Self { page_size, stamp, last, part, before, stored, packer: Packer::default() }
     }
 
     /// Bytes that wait for the next [`cut`](Self::cut).
@@ -191,9 +191,9 @@ impl SegmentEncoder {
         Ok(if encoding.is_delta() { Stored::Delta } else { Stored::Full })
     }
 
-    /// Says whether everything before this segment is stored, of the parts that end from here on.
-    pub fn confirm(&mut self, confirmed: bool) {
-        self.confirmed = confirmed;
+    /// Says up to which transaction everything is stored, for the parts that end from here on.
+    pub fn tell_stored(&mut self, stored: Txid) {
+        self.stored = Some(stored);
     }
 
     /// Ends the part, and appends it to `out`. The open transaction goes on in the next one. Nothing
@@ -213,7 +213,7 @@ impl SegmentEncoder {
             first: part.first,
             last: part.last,
             position: part.position,
-            confirmed: self.confirmed,
+            stored: self.stored,
             before: part.before,
             after: part.after,
         };
