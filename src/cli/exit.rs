@@ -116,6 +116,9 @@ impl Failure {
 const FENCED: &str =
     "What was committed since then is not in its history. Stop the other writer, or let it go on.";
 
+const EMPTIED: &str =
+    "A start begins a new replica there. What was in this one is lost, but for copies.";
+
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
         let (code, hint) = match &error {
@@ -125,6 +128,7 @@ impl From<SessionError> for Failure {
             }
             SessionError::Replica(error) => (code_of(error), hint_for_replica(error)),
             SessionError::Ship(ShipError::Fenced(_)) => (Code::OWNED, Some(FENCED)),
+            SessionError::Ship(ShipError::Emptied(_)) => (Code::INTEGRITY, Some(EMPTIED)),
             SessionError::Ship(ShipError::Store(_)) => (Code::STORAGE, None),
             SessionError::Path { .. }
             | SessionError::State(StateError::Io { .. })

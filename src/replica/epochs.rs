@@ -41,7 +41,7 @@ pub enum Standing {
 #[derive(Debug, Clone)]
 pub struct Fence {
     store: Arc<dyn Store>,
-    epoch: Epoch,
+    name: ClaimName,
     claims: Claims,
 }
 
@@ -49,7 +49,7 @@ impl Fence {
     /// The epoch that it guards.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.name.epoch
     }
 
     /// The same, that asks another store of the same place.
@@ -63,13 +63,21 @@ impl Fence {
     /// # Errors
     /// When the store cannot be asked.
     pub async fn is_passed(&self) -> Result<bool, StoreError> {
-        let Some(next) = self.epoch.next() else { return Ok(false) };
+        let Some(next) = self.epoch().next() else { return Ok(false) };
         match self.claims {
             Claims::Exclusive => {
                 self.store.exists(&ClaimName { epoch: next, nonce: None }.into()).await
             }
             Claims::Shared => Ok(!list(&*self.store, next).await?.is_empty()),
         }
+    }
+
+    /// Looks whether the epoch's own claim is still there. Nothing removes it but who empties the replica.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn is_there(&self) -> Result<bool, StoreError> {
+        self.store.exists(&self.name.into()).await
     }
 }
 
@@ -131,8 +139,8 @@ impl Replica {
     /// # Errors
     /// When the store fails.
     pub async fn release(fence: &Fence) -> Result<(), ReplicaError> {
-        let record = ReleaseRecord { epoch: fence.epoch.0, time: clock::wall().to_string() };
-        let name = ObjectName::Release(fence.epoch);
+        let record = ReleaseRecord { epoch: fence.epoch().0, time: clock::wall().to_string() };
+        let name = ObjectName::Release(fence.epoch());
         let bytes = seal(&record).map_err(|error| ObjectError::damaged(name, error))?;
         Ok(fence.store.create(&name, Body::Bytes(bytes)).await?)
     }
@@ -179,7 +187,7 @@ impl Replica {
         } else {
             true
         };
-        let fence = Fence { store: Arc::clone(&self.store), epoch, claims };
+        let fence = Fence { store: Arc::clone(&self.store), name, claims };
         Ok(is_alone.then_some(fence))
     }
 }

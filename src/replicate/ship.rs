@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use self::lane::Lane;
 use super::merging::{Merger, Teller};
 use super::spool::Spool;
+use crate::clock;
 use crate::replica::Fence;
 use crate::store::{Body, Store, StoreError};
 
@@ -49,6 +50,12 @@ pub enum ShipError {
     /// Another writer has taken over.
     #[error("fenced: another writer has taken the replica over from this one, which held epoch {}", .0.0)]
     Fenced(Epoch),
+    /// The claim of this writer is gone.
+    #[error(
+        "the replica is gone: somebody has emptied its place under this writer, which held epoch {}",
+        .0.0
+    )]
+    Emptied(Epoch),
 }
 
 /// Shipping has ended; that side says why.
@@ -144,10 +151,10 @@ impl Shipper {
         let Self { store, spool, shipments, fence, durable, merging: (teller, merger) } = self;
         // Without an epoch there is nothing to ship.
         let Ok(fence) = fence.await else { return Ok(()) };
-        let fence = fence.asking(Arc::clone(&store));
+        let lookout = Lookout::new(fence.asking(Arc::clone(&store)));
         let Shipments { queue, objects } = shipments;
-        let objects = ship_objects(Arc::clone(&store), fence.clone(), objects, teller.clone());
-        let lane = Lane::new(store, fence, (spool, teller), durable);
+        let objects = ship_objects(Arc::clone(&store), lookout.clone(), objects, teller.clone());
+        let lane = Lane::new(store, lookout, (spool, teller), durable);
         let mut merging = std::pin::pin!(merger.run());
         tokio::select! {
             biased;
@@ -162,14 +169,14 @@ impl Shipper {
 
 async fn ship_objects(
     store: Arc<dyn Store>,
-    fence: Fence,
+    mut lookout: Lookout,
     mut objects: UnboundedReceiver<Object>,
     teller: Teller,
 ) -> Result<(), ShipError> {
     while let Some(Object { name, bytes, stored }) = objects.recv().await {
         store.create(&name, Body::Bytes(bytes)).await?;
         // Nobody's snapshot is of use to another writer's line.
-        check(&fence).await?;
+        lookout.look().await?;
         teller.object(&name);
         // Whoever waited may have given up meanwhile.
         stored.try_send(()).ok();
@@ -177,8 +184,49 @@ async fn ship_objects(
     Ok(())
 }
 
+/// How often a look for other writers is one for the own claim, too.
+const OWN_CLAIM: Duration = Duration::from_mins(1);
+
+/// Looks for other writers, and from time to time whether the replica is still there: nobody looks but
+/// after something was stored, so an idle database causes no request.
+#[derive(Debug, Clone)]
+pub struct Lookout {
+    fence: Fence,
+    /// When the own claim is looked for again.
+    next: Duration,
+}
+
+impl Lookout {
+    /// One that has not looked yet.
+    #[must_use]
+    pub fn new(fence: Fence) -> Self {
+        Self { fence, next: Duration::ZERO }
+    }
+
+    /// Looks.
+    ///
+    /// # Errors
+    /// [`ShipError`] when the epoch is passed, or its claim is gone.
+    pub fn look(&mut self) -> impl Future<Output = Result<(), ShipError>> + use<> {
+        let (fence, now) = (self.fence.clone(), clock::monotonic());
+        let is_due = now >= self.next;
+        if is_due {
+            self.next = now + OWN_CLAIM;
+        }
+        async move {
+            check(&fence).await?;
+            if is_due && !fence.is_there().await? {
+                let epoch = fence.epoch().0;
+                tracing::error!(epoch, "the replica is gone: somebody has emptied its place");
+                return Err(ShipError::Emptied(fence.epoch()));
+            }
+            Ok(())
+        }
+    }
+}
+
 /// Looks whether the epoch is passed.
-async fn check(fence: &Fence) -> Result<(), ShipError> {
+pub(super) async fn check(fence: &Fence) -> Result<(), ShipError> {
     if fence.is_passed().await? {
         let epoch = fence.epoch().0;
         tracing::error!(epoch, state = "fenced", "another writer has taken the replica over");

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::Span;
 
-use super::{ShipError, Shipment, check};
+use super::{Lookout, ShipError, Shipment};
 use crate::blocking::blocking;
-use crate::replica::{Fence, UNDER_WAY};
+use crate::replica::UNDER_WAY;
 use crate::replicate::merging::Teller;
 use crate::replicate::spool::Spool;
 use crate::store::{Body, Store, StoreError, StoreErrorKind};
@@ -22,7 +22,7 @@ use crate::store::{Body, Store, StoreError, StoreErrorKind};
 /// Ships segments.
 pub struct Lane {
     store: Arc<dyn Store>,
-    fence: Fence,
+    lookout: Lookout,
     spool: Spool,
     /// Who is told what can be merged.
     teller: Teller,
@@ -65,13 +65,13 @@ impl Lane {
     /// A lane that is empty.
     pub fn new(
         store: Arc<dyn Store>,
-        fence: Fence,
+        lookout: Lookout,
         (spool, teller): (Spool, Teller),
         durable: watch::Sender<Option<Txid>>,
     ) -> Self {
         Self {
             store,
-            fence,
+            lookout,
             spool,
             teller,
             durable,
@@ -136,8 +136,7 @@ impl Lane {
     /// Begins to look for other writers, if something waits for it.
     fn look(&mut self) {
         if self.look.is_none() && !self.stored.is_empty() {
-            let fence = self.fence.clone();
-            let finding = Box::pin(async move { check(&fence).await });
+            let finding = Box::pin(self.lookout.look());
             self.look = Some(Look { covers: self.stored.len(), finding });
         }
     }
@@ -208,5 +207,76 @@ async fn finding(look: &mut Option<Look>) -> Result<(), ShipError> {
     match look {
         Some(look) => look.finding.as_mut().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::id::{Epoch, Generation};
+    use genesis_wal::name::ObjectName;
+    use genesis_wal::time::Millis;
+
+    use super::super::Outbox;
+    use super::*;
+    use crate::replica::{Holder, Replica};
+    use crate::replicate::merging::Merger;
+    use crate::replicate::spool::Limits;
+    use crate::store::{Examine, MemoryStore, Objects};
+
+    fn segment(spool: &Spool, txid: u64) -> SegmentName {
+        let (first, time, epoch) = (Txid(txid), Millis(1), Epoch(1));
+        let generation = Generation { epoch, random: 7 };
+        let name = SegmentName { generation, level: 0, first, last: first, time, epoch, repair: 0 };
+        let mut segment = spool.begin().unwrap();
+        segment.append(b"bytes").unwrap();
+        segment.seal(&name).unwrap();
+        name
+    }
+
+    /// Ships two segments; before which of them the place is emptied.
+    async fn ship(emptied: Option<u64>) -> (Result<(), ShipError>, Option<Txid>) {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path().into(), Limits { keep: 0, wait: None }).unwrap();
+        let memory = MemoryStore::new(Objects::default());
+        let store: Arc<dyn Store> = Arc::new(memory.clone());
+        let replica = Replica::open_or_create(Arc::clone(&store)).await.unwrap();
+        let holder = Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() };
+        let epochs = replica.epochs().await.unwrap();
+        let fence = replica.claim(&epochs, &holder).await.unwrap().unwrap();
+        let (durable, mut told) = watch::channel(None);
+        let teller = Merger::new(Arc::clone(&store), spool.clone()).0;
+        let lane = Lane::new(store, Lookout::new(fence), (spool.clone(), teller), durable);
+        let (outbox, shipments) = Outbox::new();
+        let lane = tokio::spawn(lane.ship(shipments.queue));
+        for txid in 1..=2 {
+            if emptied == Some(txid) {
+                let claim = format!("epochs/{}", Epoch(1)).parse::<ObjectName>().unwrap();
+                memory.remove(&claim).await.unwrap();
+            }
+            if outbox.segment(segment(&spool, txid)).is_err() {
+                break;
+            }
+            told.wait_for(|durable| *durable >= Some(Txid(txid))).await.ok();
+        }
+        drop(outbox);
+        let ended = lane.await.unwrap();
+        let durable = *told.borrow();
+        (ended, durable)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_durable_in_a_place_that_was_emptied() {
+        let (ended, durable) = ship(Some(1)).await;
+        assert!(matches!(ended, Err(ShipError::Emptied(Epoch(1)))), "{ended:?}");
+        assert_eq!(durable, None);
+    }
+
+    #[tokio::test]
+    async fn not_every_look_is_one_for_the_own_claim() {
+        for emptied in [None, Some(2)] {
+            let (ended, durable) = ship(emptied).await;
+            assert!(ended.is_ok(), "{ended:?}");
+            assert_eq!(durable, Some(Txid(2)));
+        }
     }
 }
