@@ -49,17 +49,50 @@ impl Replica {
     /// When the store fails, or a base is damaged or missing.
     pub async fn history(&self) -> Result<History, ReplicaError> {
         let listed = self.store.list("").await?;
-        let base = |object: &Listed| match object.name {
-            ObjectName::Base(epoch) => Some(epoch),
-            _ => None,
+        let bases = self.bases(&listed, bases_in(&listed).max(), Vec::new()).await?;
+        let inventory = of_history(&listed, bases.iter().copied());
+        Ok(History { inventory, listed, bases })
+    }
+
+    /// What the replica holds as history, for those who only read it. Where the newest base is damaged or
+    /// missing, what its writer has stored tells from where that went on, which is logged.
+    ///
+    /// # Errors
+    /// As [`history`](Self::history), where it does not tell.
+    pub async fn inventory(&self) -> Result<Inventory, ReplicaError> {
+        let listed = self.store.list("").await?;
+        let newest = bases_in(&listed).max();
+        let bases = match self.bases(&listed, newest, Vec::new()).await {
+            Err(ReplicaError::Object(error)) => {
+                let told = newest.filter(|epoch| error.useless() == Some(ObjectName::Base(*epoch)));
+                let told = told.and_then(|epoch| Some((epoch, began_after(&listed, epoch)?)));
+                let Some((epoch, base)) = told else { return Err(error.into()) };
+                let older = bases_in(&listed).filter(|older| *older < epoch).max();
+                let bases = self.bases(&listed, older, vec![(epoch, base)]).await?;
+                tracing::warn!(
+                    %error,
+                    after = base.0,
+                    "what its writer has stored tells from where it went on"
+                );
+                bases
+            }
+            other => other?,
         };
-        let newest = listed.iter().filter_map(base).max();
+        Ok(of_history(&listed, bases.into_iter()))
+    }
+
+    /// The bases that are known, with those that `epoch` leads to; as many as the objects need.
+    async fn bases(
+        &self,
+        listed: &[Listed],
+        epoch: Option<Epoch>,
+        mut bases: Vec<(Epoch, Txid)>,
+    ) -> Result<Vec<(Epoch, Txid)>, ReplicaError> {
         let oldest_writer = listed.iter().filter_map(|object| writer(object.name)).min();
-        let mut bases = Vec::new();
-        let mut next = newest;
+        let mut next = epoch;
         while let Some(epoch) = next {
             let BaseRecord { txid, before, .. } = self.base(epoch).await?;
-            if bases.is_empty() {
+            if bases.last().is_none_or(|(last, _)| *last != epoch) {
                 bases.push((epoch, Txid(txid)));
             }
             bases.extend(before.iter().map(|&(epoch, base)| (Epoch(epoch), Txid(base))));
@@ -67,16 +100,7 @@ impl Replica {
             let last = before.get(NAMED - 1).map(|last| Epoch(last.0));
             next = last.filter(is_needed);
         }
-        let inventory = of_history(&listed, bases.iter().copied());
-        Ok(History { inventory, listed, bases })
-    }
-
-    /// What the replica holds as history.
-    ///
-    /// # Errors
-    /// As [`history`](Self::history).
-    pub async fn inventory(&self) -> Result<Inventory, ReplicaError> {
-        Ok(self.history().await?.inventory)
+        Ok(bases)
     }
 
     async fn base(&self, epoch: Epoch) -> Result<BaseRecord, ReplicaError> {
@@ -124,6 +148,32 @@ impl Replica {
             }
         }
     }
+}
+
+/// The epochs of which a base is listed.
+fn bases_in(listed: &[Listed]) -> impl Iterator<Item = Epoch> {
+    listed.iter().filter_map(|object| match object.name {
+        ObjectName::Base(epoch) => Some(epoch),
+        _ => None,
+    })
+}
+
+/// A transaction that was there when a writer began, by what it has stored: at most its base. What it found
+/// above that, it has stored itself; or else it is missing, and not left out in silence. `None` when it has
+/// stored nothing.
+fn began_after(listed: &[Listed], writer: Epoch) -> Option<Txid> {
+    let before = |txid: Txid| Txid(txid.0.saturating_sub(1));
+    let tells = listed.iter().filter_map(|object| match object.name {
+        // Merged ones begin with what others have stored.
+        ObjectName::Segment(name) if name.epoch == writer && name.level == 0 => {
+            Some(before(name.first))
+        }
+        ObjectName::Manifest(name) if name.epoch == writer => {
+            Some(if name.generation.epoch == writer { before(name.txid) } else { name.txid })
+        }
+        _ => None,
+    });
+    tells.min()
 }
 
 /// Whose records an object holds.

@@ -114,7 +114,7 @@ impl Candidate<'_> {
     }
 
     async fn look(&self) -> Result<(Inventory, Option<Tip>), ReplicaError> {
-        let inventory = self.replica.inventory().await?;
+        let inventory = self.replica.history().await?.inventory;
         let tip = self.replica.tip(&inventory).await;
         let tip = unless_damaged(tip, "the tip of the replica")?.flatten();
         Ok((inventory, tip))

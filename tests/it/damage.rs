@@ -126,6 +126,39 @@ fn a_delta_that_leads_elsewhere() {
     }
 }
 
+/// Who only reads goes by what the writer has stored, where it has; who writes does not.
+#[test]
+fn a_damaged_newest_base() {
+    let sandbox = replicated();
+    let damage = |epoch: u32| {
+        let base = sandbox.replica.join(format!("epochs/{epoch:010}.base"));
+        let good = std::fs::read(&base).unwrap();
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 0x10;
+        put_back(&base, &bad);
+        (base, good)
+    };
+    sandbox.replicate().stop();
+    let (base, good) = damage(2);
+    assert_refused(&sandbox, &base);
+    put_back(&base, &good);
+
+    let replicator = sandbox.replicate();
+    sandbox.application(Sqlite::Bundled).run("INSERT INTO t VALUES('last');");
+    sandbox.wait_for_txid(6);
+    replicator.stop();
+    let (base, _) = damage(3);
+    for (wanted, last) in [("6", true), ("5", false)] {
+        let (restored, _) = sandbox.restore(&["--txid", wanted]);
+        assert_eq!(contents_of(&restored).contains("'last'"), last, "{wanted}");
+    }
+    let (_, ended) = sandbox.try_restore(&[]);
+    let ended = ended.expect_code(0).expect_words(&[name(&base), "after=5"]);
+    assert!(ended.stdout.contains("transaction 6"), "{}", ended.stdout);
+    assert_eq!(sandbox.last_txid(), Some(6));
+    sandbox.replicate_fails(&[]).expect_code(5).expect_words(&[name(&base)]);
+}
+
 #[test]
 fn a_truncated_object() {
     let sandbox = replicated();
