@@ -76,14 +76,15 @@ fn check_base(record: &BaseRecord, bytes: &[u8]) {
     }
 }
 
-/// Lines of text as the keys of a listing. Whoever has the last epoch claimed it, and the order of the
-/// listing does not matter.
+/// Lines of text as the keys of a listing. Every claim is one of its epoch, and the order of the listing
+/// does not matter.
 pub fn epoch_list(data: &[u8]) {
     let lines = data.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     let names: Vec<ObjectName> = lines.filter_map(|key| key.parse().ok()).collect();
     let epochs = Epochs::of(names.iter().copied());
     let backward = Epochs::of(names.iter().rev().copied());
-    assert_eq!((epochs.highest(), epochs.last()), (backward.highest(), backward.last()));
+    assert_eq!(epochs.highest(), backward.highest());
+    assert!(epochs.claimed().eq(backward.claimed()));
     for name in &names {
         let is_of_epochs = name.to_string().starts_with(EPOCHS_PREFIX);
         match *name {
@@ -93,12 +94,14 @@ pub fn epoch_list(data: &[u8]) {
             _ => assert!(!is_of_epochs),
         }
     }
-    assert!(epochs.last() <= epochs.highest());
+    assert_eq!(epochs.highest(), epochs.claimed().next());
     assert_eq!(epochs.highest().is_some(), !epochs.claims().is_empty());
     assert_eq!(epochs.highest().is_some(), epochs.highest_is(true) || epochs.highest_is(false));
-    if let Some(last) = epochs.last() {
-        let claims = epochs.claims().iter().filter(|claim| claim.epoch == last).count();
-        assert!(claims == 1 || claims > 1 && epochs.is_begun(last));
-        assert_eq!(epochs.claim_of(last).is_some(), claims == 1);
+    for epoch in epochs.claimed() {
+        let claims = epochs.claims_of(epoch);
+        assert_eq!(claims, backward.claims_of(epoch));
+        assert!(!claims.is_empty() && claims.iter().all(|claim| claim.epoch == epoch));
+        // A plain name comes before those with a nonce.
+        assert!(claims.iter().skip(1).all(|claim| claim.nonce.is_some() || *claim == claims[0]));
     }
 }

@@ -102,8 +102,7 @@ impl Replica {
     /// # Errors
     /// When the store fails.
     pub async fn standing(&self, epochs: &Epochs, host: &str) -> Result<Standing, StoreError> {
-        let Some(last) = epochs.last() else { return Ok(Standing::Free) };
-        let holder = self.holder(epochs, last).await?;
+        let Some((last, holder)) = self.last(epochs).await? else { return Ok(Standing::Free) };
         Ok(if holder.as_ref().is_some_and(|holder| holder.host == host) {
             Standing::Own
         } else if epochs.is_released(last) {
@@ -113,18 +112,32 @@ impl Replica {
         })
     }
 
-    /// Who has an epoch, as far as that can be read.
-    async fn holder(&self, epochs: &Epochs, epoch: Epoch) -> Result<Option<Holder>, StoreError> {
-        if epochs.is_begun(epoch) {
-            let bytes = self.small(ObjectName::Base(epoch)).await?;
-            return Ok(bytes
-                .and_then(|bytes| BaseRecord::decode(epoch, &bytes).ok())
-                .map(|base| base.holder));
+    /// The highest epoch that somebody got, and who, as far as that can be read. One that several claimed,
+    /// and none of them began, nobody did.
+    async fn last(&self, epochs: &Epochs) -> Result<Option<(Epoch, Option<Holder>)>, StoreError> {
+        for epoch in epochs.claimed() {
+            if epochs.is_begun(epoch) {
+                let bytes = self.small(ObjectName::Base(epoch)).await?;
+                let base = bytes.and_then(|bytes| BaseRecord::decode(epoch, &bytes).ok());
+                return Ok(Some((epoch, base.map(|base| base.holder))));
+            }
+            let claim = match epochs.claims_of(epoch)[..] {
+                [claim] => self.small(claim.into()).await?,
+                // Both are one writer's where they hold the same: each claim has a number of its own.
+                [plain, other] if plain.nonce.is_none() => {
+                    let (plain, other) =
+                        (self.small(plain.into()).await?, self.small(other.into()).await?);
+                    if plain.is_none() || plain != other {
+                        continue;
+                    }
+                    other
+                }
+                _ => continue,
+            };
+            let record = claim.and_then(|bytes| unseal::<ClaimRecord>(&bytes).ok());
+            return Ok(Some((epoch, record.map(|record| record.holder))));
         }
-        let Some(claim) = epochs.claim_of(epoch) else { return Ok(None) };
-        let bytes = self.small(claim.into()).await?;
-        let record = bytes.and_then(|bytes| unseal::<ClaimRecord>(&bytes).ok());
-        Ok(record.map(|record| record.holder))
+        Ok(None)
     }
 
     async fn small(&self, name: ObjectName) -> Result<Option<Bytes>, StoreError> {

@@ -57,14 +57,6 @@ impl Epochs {
         self.claims.iter().map(|claim| claim.epoch).max()
     }
 
-    /// The highest epoch that somebody got. One that several claimed, and none of them began, nobody
-    /// did.
-    #[must_use]
-    pub fn last(&self) -> Option<Epoch> {
-        let claimed = self.claims.iter().map(|claim| claim.epoch);
-        claimed.filter(|&epoch| self.begun.contains(&epoch) || self.claim_of(epoch).is_some()).max()
-    }
-
     /// Whether the highest epoch was claimed by a name with a nonce, or without.
     #[must_use]
     pub fn highest_is(&self, with_nonce: bool) -> bool {
@@ -72,10 +64,18 @@ impl Epochs {
         claims.any(|claim| claim.nonce.is_some() == with_nonce)
     }
 
-    /// The claim of an epoch, where there is only one.
+    /// The epochs that were claimed, newest first.
+    pub fn claimed(&self) -> impl Iterator<Item = Epoch> {
+        let epochs: BTreeSet<Epoch> = self.claims.iter().map(|claim| claim.epoch).collect();
+        epochs.into_iter().rev()
+    }
+
+    /// The claims of an epoch, in the order of their names: the one without a nonce comes first.
     #[must_use]
-    pub fn claim_of(&self, epoch: Epoch) -> Option<ClaimName> {
-        let mut claims = self.claims.iter().filter(|claim| claim.epoch == epoch);
-        claims.next().filter(|_| claims.next().is_none()).copied()
+    pub fn claims_of(&self, epoch: Epoch) -> Vec<ClaimName> {
+        let mut claims: Vec<_> =
+            self.claims.iter().filter(|claim| claim.epoch == epoch).copied().collect();
+        claims.sort_unstable();
+        claims
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_replicate::object::PartStream;
-use genesis_replicate::replica::{Fence, History, Holder, Replica, ReplicaError, Tip};
+use genesis_replicate::replica::{Fence, History, Holder, Replica, ReplicaError, Standing, Tip};
 use genesis_replicate::store::{Body, Claims, Listed, MemoryStore, Objects, Store, StoreError};
 use genesis_wal::id::Txid;
 use genesis_wal::name::{ObjectName, SegmentName};
@@ -412,6 +412,26 @@ async fn writers_that_differ_about_the_store_pass_each_other() {
         passing.begin(&passing.look().await).await;
         before = Some(passing);
     }
+}
+
+/// A claim by both names is one writer's, before there is a base, too.
+#[tokio::test]
+async fn a_claim_by_both_names_has_a_holder() {
+    let exclusive = replica();
+    let first = Writer::claim(&exclusive, 1).await;
+    first.begin(&first.look().await).await;
+    let second = Writer::claim(&exclusive.clone().with_shared_claims(), 2).await;
+    let epoch = second.fence.epoch();
+    let epochs = first.replica.epochs().await.unwrap();
+    let standing = async |host: &str| first.replica.standing(&epochs, host).await.unwrap();
+    assert_eq!(standing("2").await, Standing::Own);
+    assert_eq!(standing("1").await, Standing::Held(epoch, Some(second.holder.clone())));
+    // Of two writers that have one name each, nobody knows.
+    let names = exclusive.list("epochs/").await.unwrap().into_iter().map(|listed| listed.name);
+    let with_nonce = |name: &ObjectName| matches!(name, ObjectName::Claim(c) if c.nonce.is_some());
+    let name = names.filter(with_nonce).next().unwrap();
+    exclusive.change(|objects| objects.insert(name.to_string(), "another's".into()));
+    assert_eq!(standing("1").await, Standing::Own);
 }
 
 /// Of two that claim an epoch at once one at most has it.
