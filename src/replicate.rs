@@ -16,6 +16,7 @@
 //! | `spool`, `ship`, `merging` | what waits for upload, the upload, and what is merged after it |
 //! | `session` | all of it together, started and stopped |
 
+mod attempts;
 mod attend;
 mod audit;
 mod base;

@@ -31,11 +31,6 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after something failed beside reading.
 const ATTENTION_PAUSE: Duration = Duration::from_secs(5);
 
-/// The pause before a gap that could not be closed is tried again. After what was written of it in vain
-/// it doubles, up to the longest.
-pub(super) const GAP_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_GAP_PAUSE: Duration = Duration::from_mins(1);
-
 impl Tail {
     /// Does what there is to do beside reading: a little at each look. The recorded state, and what
     /// was absorbed since, are those of the place in the WAL up to which everything was read.
@@ -63,6 +58,14 @@ impl Tail {
         let error = crate::describe(error);
         tracing::error!(%error, "cannot compare or capture pages; trying again");
         self.next_attention = clock::monotonic() + ATTENTION_PAUSE;
+    }
+
+    /// Does at once what rests after a failure, once: somebody waits for the end.
+    pub fn hurry(&mut self) {
+        if !std::mem::replace(&mut self.is_hurried, true) {
+            self.closing.hurry();
+            self.next_attention = Duration::ZERO;
+        }
     }
 
     fn take_reports(&mut self) -> Result<(), RecordError> {
@@ -126,12 +129,12 @@ impl Tail {
 
     /// Records what differs.
     fn close_gap(&mut self, source: &Source) -> Result<(), RecordError> {
-        if self.recorder.gap_end() != Some(GapEnd::Record) || self.next_close > clock::monotonic() {
+        if self.recorder.gap_end() != Some(GapEnd::Record) || !self.closing.is_due() {
             return Ok(());
         }
         if self.tools.spool.is_full() {
             self.tell_of_gap(&"the spool is at its limit");
-            self.next_close = clock::monotonic() + GAP_PAUSE;
+            self.closing.pause();
             return Ok(());
         }
         let Some(mut state) = self.state(source)? else { return Ok(()) };
@@ -139,13 +142,13 @@ impl Tail {
         let closed = match self.recorder.close_gap(&mut state, position, time) {
             Err(RecordError::Local(error)) => {
                 self.tell_of_gap(&error);
-                self.next_close = clock::monotonic() + self.close_pause;
-                self.close_pause = LONGEST_GAP_PAUSE.min(self.close_pause * 2);
+                self.closing.pause_longer();
                 return Ok(());
             }
             other => other?,
         };
-        (self.close_pause, self.is_gap_told) = (GAP_PAUSE, false);
+        self.closing.is_over();
+        self.is_gap_told = false;
         if self
             .tools
             .snapshots

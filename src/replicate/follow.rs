@@ -345,7 +345,11 @@ impl Follower {
                 Err(RecordError::Source(gone @ SourceError::Gone { .. })) => {
                     return Err(leave(source, tail, gone));
                 }
-                Err(error) if error.may_pass() => trouble.is_seen(&error),
+                // Nobody waits for it where nothing more is shipped.
+                Err(error) if error.may_pass() && !self.outbox.is_closed() => {
+                    trouble.is_seen(&error);
+                }
+                Err(error) if error.may_pass() => return Err(ShippingEnded.into()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -360,7 +364,11 @@ impl Follower {
         written: &mut bool,
     ) -> Result<Option<End>, RecordError> {
         // Asked before the look: what was committed before the question is in the look.
-        let stopping = self.alarm.stopping() && !tail.is_unfinished();
+        let is_told = self.alarm.stopping();
+        if is_told {
+            tail.hurry();
+        }
+        let stopping = is_told && !tail.is_unfinished();
         tail.make_sure(source)?;
         let index = published(source)?;
         let seen = Seen {

@@ -13,7 +13,7 @@ use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
 pub(super) use self::moves::take;
-use super::attend::GAP_PAUSE;
+use super::attempts::Attempts;
 use super::audit::Audit;
 use super::cursor::{Continued, Cursor, Doubt, Next};
 use super::engine::{Engine, SEAL_BYTES};
@@ -24,7 +24,7 @@ use super::readback::Misplaced;
 use super::record::{self, RecordError, Recorder};
 use super::scan::scan;
 use super::segments::Segments;
-use super::ship::Outbox;
+use super::ship::{Outbox, ShippingEnded};
 use super::snapshots::Snapshots;
 use super::spool::Spool;
 use super::table::Keeper;
@@ -68,13 +68,13 @@ pub struct Tail {
     /// What it works with.
     pub(super) tools: Tools,
     /// When a gap that could not be closed is tried again.
-    pub(super) next_close: Duration,
-    /// How long it rests after the next failure.
-    pub(super) close_pause: Duration,
+    pub(super) closing: Attempts,
     /// It was told that the open gap waits for room.
     pub(super) is_gap_told: bool,
     /// Before that, nothing is done beside reading.
     pub(super) next_attention: Duration,
+    /// It was told that the end is waited for.
+    pub(super) is_hurried: bool,
     cursor: Cursor,
     /// The memory that frames are read into.
     buffers: FrameBuffers,
@@ -133,10 +133,10 @@ impl Tail {
             engine: Engine::new(tools.sync_interval, tools.wal_limit),
             holds,
             tools,
-            next_close: Duration::ZERO,
-            close_pause: GAP_PAUSE,
+            closing: Attempts::default(),
             is_gap_told: false,
             next_attention: Duration::ZERO,
+            is_hurried: false,
             cursor,
             buffers: FrameBuffers::default(),
             ratchet: Ratchet::new(),
@@ -430,9 +430,12 @@ impl Tail {
     /// Seals; what cannot be written is kept in memory until it can be, or until it is too much.
     ///
     /// # Errors
-    /// [`RecordError`], but not that the spool cannot be written.
+    /// [`RecordError`], but not that the spool cannot be written, as long as anything is shipped from it.
     pub fn seal_or_keep(&mut self) -> Result<(), RecordError> {
         match self.seal() {
+            Err(RecordError::Local(_)) if self.tools.outbox.is_closed() => {
+                Err(ShippingEnded.into())
+            }
             Err(RecordError::Local(error)) => {
                 if !self.is_unsealed {
                     tracing::error!(%error, "NOT PROTECTED: cannot write the spool");

@@ -166,6 +166,31 @@ fn a_full_disk_at_the_start_costs_one_epoch() {
     sandbox.assert_complete_after(application);
 }
 
+/// Another writer has taken over, and the disk does not take what was recorded since: nobody waits for
+/// that.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "no file of a running database")]
+fn a_full_disk_does_not_hold_up_the_end_of_a_writer_that_was_passed() {
+    let sandbox = Sandbox::with_database();
+    let state = sandbox.path("state");
+    let Some(_mounted) = Mounted::tmpfs("3m", &state) else { return };
+    let mut application = sandbox.application(Sqlite::Bundled);
+    let more = ["--state-dir", state.to_str().unwrap(), "--sync-interval", "5ms"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    rename(&sandbox.replica, &away(&sandbox));
+    application.run("INSERT INTO t VALUES('waits');");
+    let waits = || files_below(&state).into_iter().any(|name| name.contains("/wal/"));
+    wait_until("a segment in the spool", || waits().then_some(()));
+    std::fs::write(state.join("filler"), vec![1; 4_000_000]).unwrap_err();
+    application.run("INSERT INTO t VALUES('has no room');");
+    replicator.wait_for_log("cannot write the spool");
+    std::fs::write(away(&sandbox).join("epochs/0000000002"), "another's").unwrap();
+    rename(&away(&sandbox), &sandbox.replica);
+    replicator.wait().expect_code(7).expect_words(&["fenced"]);
+}
+
 /// A transaction that would take what is to stay free of the disk is not written, until there is room.
 #[test]
 fn a_large_transaction_leaves_some_of_the_disk_free() {

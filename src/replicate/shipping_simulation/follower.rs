@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use self::snapshot::Snapshots;
 use super::database::{Database, Pages, Still, layout, page_size};
 use super::notary::Notary;
-use crate::replicate::attend::GAP_PAUSE;
+use crate::replicate::attempts::Attempts;
 use crate::replicate::engine::{Action, Engine, Seen};
 use crate::replicate::establish::{EstablishError, Origin};
 use crate::replicate::follow::{FollowError, Follower, Stage, Word};
@@ -135,7 +135,7 @@ impl Hand {
             absent_since,
             settles: 1,
             last_read: clock::monotonic(),
-            next_close: Duration::ZERO,
+            closing: Attempts::default(),
             told: Cell::new(Micros(0)),
             hand: self,
         })
@@ -191,7 +191,7 @@ struct Tail {
     absent_since: Option<Micros>,
     settles: u64,
     last_read: Duration,
-    next_close: Duration,
+    closing: Attempts,
     /// The time of the last record.
     told: Cell<Micros>,
 }
@@ -279,12 +279,12 @@ impl Tail {
     }
 
     fn close_gap(&mut self) -> Result<(), RecordError> {
-        let is_due = self.next_close <= clock::monotonic();
+        let is_due = self.closing.is_due();
         if self.recorder.gap_end() != Some(GapEnd::Record) || !is_due {
             return Ok(());
         }
         if self.hand.follower.spool.is_full() {
-            self.next_close = clock::monotonic() + GAP_PAUSE;
+            self.closing.pause();
             return Ok(());
         }
         let database = Arc::clone(&self.hand.database);
@@ -292,7 +292,7 @@ impl Tail {
         let (position, time) = (database.position(self.at), self.times.now());
         let mut still = Still(database.state(self.at));
         match self.recorder.close_gap(&mut still, position, time) {
-            Err(RecordError::Local(_)) => self.next_close = clock::monotonic() + GAP_PAUSE,
+            Err(RecordError::Local(_)) => self.closing.pause(),
             other => {
                 let is_coarse = |closed: Closed| closed.kind == TransactionKind::Coarse;
                 self.hand.notary().coarse += u64::from(other?.is_some_and(is_coarse));
