@@ -43,11 +43,15 @@ impl Ended {
 
 impl Application {
     /// Starts a command with its arguments, without some variables of the environment. It is sent what
-    /// comes of `signals`, also what has come.
+    /// comes of `signals`, and what has come that asks it to end.
     ///
     /// # Errors
     /// What the system says.
-    pub fn start(command: &[OsString], withheld: &[&str], signals: Signals) -> io::Result<Self> {
+    pub fn start(
+        command: &[OsString],
+        withheld: &[&str],
+        mut signals: Signals,
+    ) -> io::Result<Self> {
         let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let has_own_group = !signals::has_terminal();
         let mut command = Command::new(program);
@@ -58,6 +62,7 @@ impl Application {
         if has_own_group {
             command.process_group(0);
         }
+        signals.forget_requests();
         let child = command.spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;

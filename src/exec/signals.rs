@@ -1,5 +1,6 @@
 //! The signals that an application is told of, and who made them.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::thread;
@@ -36,6 +37,8 @@ pub struct Arrived {
 #[derive(Debug)]
 pub struct Signals {
     arrived: mpsc::UnboundedReceiver<Arrived>,
+    /// What came before the application, and is for it.
+    early: VecDeque<Arrived>,
 }
 
 impl Signals {
@@ -61,11 +64,27 @@ impl Signals {
             }
         };
         thread::Builder::new().name("signals".into()).spawn(run)?;
-        Ok(Self { arrived })
+        Ok(Self { arrived, early: VecDeque::new() })
+    }
+
+    /// Drops what has come for an application that was not there: one that has no handler yet would end by
+    /// what only asks it for something. What asks it to end stays.
+    pub fn forget_requests(&mut self) {
+        while let Ok(arrived) = self.arrived.try_recv() {
+            let signal = arrived.signal;
+            if [Signal::USR1, Signal::USR2].contains(&signal) {
+                tracing::warn!(?signal, "dropped, as it came before the application was started");
+            } else {
+                self.early.push_back(arrived);
+            }
+        }
     }
 
     /// Waits for the next one.
     pub async fn next(&mut self) -> Arrived {
+        if let Some(arrived) = self.early.pop_front() {
+            return arrived;
+        }
         match self.arrived.recv().await {
             Some(arrived) => arrived,
             // The thread lives as long as this.

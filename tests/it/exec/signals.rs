@@ -248,14 +248,42 @@ fn a_second_signal_ends_at_once() {
     ended.expect_code(75).expect_words(&["told to end at once"]);
 }
 
+/// A replica that does not answer: opening a pipe waits for a writer. Its place.
+fn without_an_answer(sandbox: &Sandbox) -> PathBuf {
+    std::fs::create_dir(&sandbox.replica).unwrap();
+    let description = sandbox.replica.join("genesis.json");
+    assert!(Command::new("mkfifo").arg(&description).status().unwrap().success());
+    description
+}
+
+/// What asks for something else than the end is not for an application that is not there yet, whose
+/// default it would be to end.
+#[test]
+fn a_request_before_the_application_starts() {
+    let sandbox = Sandbox::new();
+    let description = without_an_answer(&sandbox);
+    let mut command = sandbox.exec_command(&["--restore-if-missing"], &["sleep", "0.5"]);
+    let mut process = sandbox.start(&mut command);
+    // The open waits until it asks, which it does when it listens already.
+    let pipe = File::options().write(true).open(&description).unwrap();
+    assert!(process.listens_for(Signal::USR1) && process.listens_for(Signal::USR2));
+    for signal in [Signal::USR1, Signal::USR2] {
+        process.signal(signal);
+    }
+    std::fs::remove_file(&description).unwrap();
+    let answer = br#"{"format": 1, "replica": "0123456789abcdef0123456789abcdef"}"#;
+    crate::support::write(&description, answer);
+    // What is read of the pipe is no answer: it asks again.
+    drop(pipe);
+    let ended = process.wait().expect_code(0);
+    ended.expect_words(&["USR1", "USR2", "before the application was started"]);
+}
+
 /// A signal before there is an application ends the whole.
 #[test]
 fn a_signal_before_the_application_starts() {
     let sandbox = Sandbox::new();
-    // A replica that never answers: opening a pipe waits for a writer.
-    std::fs::create_dir(&sandbox.replica).unwrap();
-    let description = sandbox.replica.join("genesis.json");
-    assert!(Command::new("mkfifo").arg(description).status().unwrap().success());
+    without_an_answer(&sandbox);
     let started = sandbox.path("started");
     let mut command =
         sandbox.exec_command(&["--restore-if-missing"], &["touch", started.to_str().unwrap()]);
