@@ -18,6 +18,10 @@ use crate::clock;
 /// Begins the names of files that are still being written. No object name begins like this.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
+/// What was not written to for so long, and is open nowhere on this machine, is nobody's: others may
+/// write to a folder that is shared, and have locks of their own.
+pub const LEFT: Duration = Duration::from_hours(24);
+
 /// A file under a temporary name, removed unless it is [placed](Self::place). It is locked as long as it
 /// is open, which tells it from what a process that was killed has left.
 #[derive(Debug)]

@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::clock;
 
 pub use check::{Check, check};
+pub use file_system::may_be_shared;
 pub use frames::{FrameBuffers, FrameReader};
 pub use guards::Guards;
 pub use pages::{Missing, PageFile};

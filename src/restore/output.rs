@@ -71,7 +71,8 @@ impl Output {
     }
 
     fn create(folder: &Path, target: &Path, remove_stale: bool) -> io::Result<Self> {
-        durable::sweep(folder, Duration::ZERO);
+        let left = if sqlite::may_be_shared(folder) { durable::LEFT } else { Duration::ZERO };
+        durable::sweep(folder, left);
         let file = Temporary::create(folder)?;
         let (due, told) = sync_channel(1);
         let (synced, complete) = (file.file().try_clone()?, Arc::new(AtomicBool::new(false)));

@@ -3,23 +3,35 @@
 use std::path::Path;
 
 use rustix::fs::statfs;
+use rustix::io::Errno;
 
 use super::SourceError;
 
 /// Refuses a database on a file system that is shared over a network, or may be.
 pub(super) fn check_file_system(path: &Path) -> Result<(), SourceError> {
-    let found = statfs(path).map_err(|error| SourceError::Io {
+    let magic = magic_of(path).map_err(|error| SourceError::Io {
         action: "look at the file system of",
         path: path.to_owned(),
         source: error.into(),
     })?;
-    // Some platforms have it signed, and not all of the same width.
-    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are meant")]
-    let magic = found.f_type as u32;
     match shared_file_system(magic) {
         Some(kind) => Err(SourceError::NetworkFileSystem { path: path.to_owned(), kind }),
         None => Ok(()),
     }
+}
+
+/// Whether a place is on a file system that others may use at the same time who do not see the locks of
+/// this machine. Where nobody can tell, it is taken to be.
+#[must_use]
+pub fn may_be_shared(path: &Path) -> bool {
+    magic_of(path).map_or(true, |magic| shared_file_system(magic).is_some())
+}
+
+/// The number that tells the kind of the file system at a place.
+fn magic_of(path: &Path) -> Result<u32, Errno> {
+    // Some platforms have it signed, and not all of the same width.
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are meant")]
+    statfs(path).map(|found| found.f_type as u32)
 }
 
 /// The name of the file system with this magic number, if it is one that is shared or emulated.

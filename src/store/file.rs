@@ -6,7 +6,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,10 +22,6 @@ pub struct FileStore {
     /// The folders in which nothing that was left is looked for any more.
     swept: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
-
-/// What was not written to for so long, and is open nowhere on this machine, is nobody's: others may
-/// write to a folder that is shared.
-const LEFT: Duration = Duration::from_hours(24);
 
 impl FileStore {
     /// A store in `root`.
@@ -76,7 +71,7 @@ impl Store for FileStore {
             let target = root.join(path);
             let folder = target.parent().unwrap_or(root);
             if swept.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
-                durable::sweep(folder, LEFT);
+                durable::sweep(folder, durable::LEFT);
             }
             create(&target, &body)
         };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Sandbox, can_trace, failing_at, files_below};
+use crate::support::{Fuse, Sandbox, can_trace, failing_at, files_below};
 
 fn temporaries(folder: &Path) -> Vec<String> {
     let mut found = files_below(folder);
@@ -36,6 +36,25 @@ fn a_restore_that_is_killed() {
     assert!(!output.exists());
     sandbox.run(&arguments).expect_code(0);
     assert_eq!(temporaries(&out), [""; 0]);
+}
+
+/// Another host may be writing what lies in a folder that is shared, with a lock that is not seen here.
+#[test]
+fn a_restore_into_a_shared_folder() {
+    let sandbox = Sandbox::with_database();
+    sandbox.replicate().stop();
+    let (folder, out) = (sandbox.path("shared"), sandbox.path("mounted"));
+    std::fs::create_dir(&folder).unwrap();
+    let Some(_mounted) = Fuse::mount(&folder, &out) else { return };
+    File::create(folder.join(".tmp-fedcba9876543210")).unwrap();
+    let old = folder.join(".tmp-0123456789abcdef");
+    File::create(&old).unwrap();
+    assert!(Command::new("touch").args(["-d", "2 days ago"]).arg(&old).status().unwrap().success());
+    let output = out.join("new.db");
+    let replica = sandbox.replica.to_str().unwrap();
+    let arguments = ["restore", replica, "--output", output.to_str().unwrap()];
+    sandbox.run(&arguments).expect_code(0);
+    assert_eq!(temporaries(&folder), [".tmp-fedcba9876543210"]);
 }
 
 #[test]
