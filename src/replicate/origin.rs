@@ -286,8 +286,9 @@ impl Adopted {
 
 /// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch.
 /// Those that its line holds are dropped, and those from before a snapshot that overtook them are
-/// shipped. All others are put aside, never deleted: what they hold may be nowhere else. So are those
-/// that were sealed when another writer had gone on without them.
+/// shipped. All others are put aside: what they hold may be nowhere else. So are those that were sealed when
+/// another writer had gone on without them. What this start puts aside stays, whatever its size; what
+/// earlier ones did goes when it is too much.
 ///
 /// After an error it can be called again: what has the epoch's stamp is left as it is.
 fn adopt_spool(

@@ -43,6 +43,8 @@ struct Books {
     /// What waits, by first transactions.
     names: BTreeSet<(Txid, SegmentName)>,
     kept: Kept,
+    /// What was put aside before this start was cut to what is kept of it.
+    is_aside_cut: bool,
 }
 
 impl Books {
@@ -73,7 +75,12 @@ impl Spool {
             }
         }
         let kept = Kept::open(root.join("shipped"))?;
-        let mut books = Books { waiting: Waiting::default(), names: BTreeSet::new(), kept };
+        let mut books = Books {
+            waiting: Waiting::default(),
+            names: BTreeSet::new(),
+            kept,
+            is_aside_cut: false,
+        };
         for listed in FileStore::list_folder(&root, "")? {
             match listed.name {
                 ObjectName::Segment(name) => books.comes(name, listed.size),
@@ -121,18 +128,20 @@ impl Spool {
         self.path(name).metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Puts a segment aside that continues nothing, for somebody to look at; its path then. Only so
-    /// many bytes are kept of those, the last to come.
+    /// Puts a segment aside that continues nothing, for somebody to look at; its path then. Before the
+    /// first, only so many bytes are kept of what earlier starts have put aside.
     ///
     /// # Errors
     /// What the file system says.
     pub fn set_aside(&self, name: &SegmentName) -> io::Result<PathBuf> {
         let folder = self.root.join("orphans");
+        if !std::mem::replace(&mut self.books().is_aside_cut, true) {
+            aside::cut(&folder, aside::MOST)?;
+        }
         let target = folder.join(name.to_string());
         let size = self.size(name);
         move_file(&self.path(name), &target)?;
         self.books().leaves(name, size);
-        aside::keep_newest(&folder, aside::MOST)?;
         Ok(target)
     }
 
