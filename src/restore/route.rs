@@ -246,10 +246,10 @@ mod tests {
         }
         // The last one was made when a part of what is missing was stored.
         store.create(&segment(12), body(12, 4)).await.unwrap();
-        assert_missing(find(Target::Latest).await);
+        assert_missing(&find(Target::Latest).await);
     }
 
-    fn assert_missing(route: Result<Route, RestoreError>) {
+    fn assert_missing(route: &Result<Route, RestoreError>) {
         assert!(matches!(route, Err(RestoreError::Plan(PlanError::Gap { .. }))), "{route:?}");
     }
 
@@ -264,7 +264,7 @@ mod tests {
         let find = || Route::find(&replica, Target::Latest, None);
         assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
         store.create(&segment(10), body(10, 5)).await.unwrap();
-        assert_missing(find().await);
+        assert_missing(&find().await);
     }
 
     #[tokio::test]
@@ -278,12 +278,12 @@ mod tests {
         let fence =
             replica.claim(&replica.epochs().await.unwrap(), &holder).await.unwrap().unwrap();
         Replica::release(&fence).await.unwrap();
-        assert_missing(find().await);
+        assert_missing(&find().await);
         store.remove(&ObjectName::Release(Epoch(1))).await.unwrap();
         assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
         let history = replica.history().await.unwrap();
         replica.continue_with(Epoch(2), &holder, &history, None).await.unwrap();
-        assert_missing(find().await);
+        assert_missing(&find().await);
     }
 
     #[tokio::test]

@@ -427,9 +427,9 @@ async fn a_claim_by_both_names_has_a_holder() {
     assert_eq!(standing("2").await, Standing::Own);
     assert_eq!(standing("1").await, Standing::Held(epoch, Some(second.holder.clone())));
     // Of two writers that have one name each, nobody knows.
-    let names = exclusive.list("epochs/").await.unwrap().into_iter().map(|listed| listed.name);
+    let mut names = exclusive.list("epochs/").await.unwrap().into_iter().map(|listed| listed.name);
     let with_nonce = |name: &ObjectName| matches!(name, ObjectName::Claim(c) if c.nonce.is_some());
-    let name = names.filter(with_nonce).next().unwrap();
+    let name = names.find(with_nonce).unwrap();
     exclusive.change(|objects| objects.insert(name.to_string(), "another's".into()));
     assert_eq!(standing("1").await, Standing::Own);
 }
