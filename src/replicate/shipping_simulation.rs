@@ -169,6 +169,7 @@ fn play(world: &mut World) {
     world.end();
     world.count();
     world.check_latest();
+    world.check_losses();
 }
 
 /// Runs one seed: what happened, or what went wrong, and all that was noted where that is wanted.
@@ -221,9 +222,10 @@ fn what_was_durable_comes_back_whatever_fails() {
     });
     println!("{count} seeds from {first}: {tally:#?}");
     if count >= 500 {
-        let Tally { fenced, refused, others, merged, coarse, lines, .. } = tally;
+        let Tally { fenced, refused, others, merged, coarse, lines, losses, .. } = tally;
         assert!([fenced, refused, others].iter().all(|times| *times > count / 10), "too quiet");
         assert!(merged > count / 50 && coarse > count / 10 && lines > count * 2, "too calm");
+        assert!(losses > count / 10, "nothing was lost");
     }
 }
 

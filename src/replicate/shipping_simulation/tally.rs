@@ -27,6 +27,8 @@ tally! {
     restored_hosts,
     /// Merged segments.
     merged,
+    /// Segments whose loss was noticed.
+    losses,
     /// Lines of history.
     lines,
     /// Records of several commits in one.

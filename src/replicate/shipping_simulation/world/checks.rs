@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use genesis_restore::plan::PlanError;
 use genesis_restore::target::Target;
 use genesis_wal::id::Generation;
 
@@ -9,6 +10,7 @@ use super::{World, request};
 use crate::replica::{Replica, ReplicaError};
 use crate::replicate::shipping_simulation::database::bytes_of;
 use crate::restore::{Done, RestoreError, restore};
+use crate::store::MemoryStore;
 
 impl World {
     /// Restores a state; its bytes.
@@ -17,13 +19,22 @@ impl World {
         target: Target,
         generation: Option<Generation>,
     ) -> Result<(Done, Vec<u8>), RestoreError> {
+        let store = self.sea().objects().clone();
+        self.restore_from(store, target, generation)
+    }
+
+    fn restore_from(
+        &mut self,
+        store: MemoryStore,
+        target: Target,
+        generation: Option<Generation>,
+    ) -> Result<(Done, Vec<u8>), RestoreError> {
         self.outputs += 1;
         let folder = self.folder.path().join(format!("output-{}", self.outputs));
         crate::durable::create_folders(&folder, 0o700).unwrap();
         let request = request(target, generation, folder.join("restored"));
-        let store = Arc::new(self.sea().objects().clone());
         let done = self.restores.block_on(async {
-            let replica = Replica::open(store).await?;
+            let replica = Replica::open(Arc::new(store)).await?;
             restore(&replica, &request, |_| {}).await
         });
         let done = done.map(|done| (done, std::fs::read(&request.output).unwrap()));
@@ -43,6 +54,37 @@ impl World {
             }
             Err(_) if durable.is_none() => {}
             Err(error) => panic!("the latest state: {}", crate::describe(&error)),
+        }
+    }
+
+    /// After everything is released: whatever segment is lost with others behind it, an older state is not
+    /// taken for the latest. Later snapshots, which would make up for it, are lost, too.
+    pub fn check_losses(&mut self) {
+        let store = self.sea().objects().clone();
+        let inventory = self.restores.block_on(async {
+            Replica::open(Arc::new(store)).await.unwrap().inventory().await.unwrap()
+        });
+        let Some(line) = inventory.latest_generation() else { return };
+        let mut objects = self.sea().objects().change(|objects| objects.clone());
+        for later in line.manifests().iter().skip(1) {
+            objects.remove(&later.name.to_string());
+        }
+        let without = |world: &mut Self, lost: &str| {
+            let mut left = objects.clone();
+            left.remove(lost);
+            world.restore_from(MemoryStore::new(left), Target::Latest, None)
+        };
+        let Ok((latest, _)) = without(self, "nothing") else { return };
+        let latest = latest.restored.txid;
+        let names = line.segments().iter().map(|segment| segment.name);
+        let names: Vec<_> = names.filter(|name| line.last_in(name) < latest).collect();
+        // The last ones are those that a writer has under way at once.
+        for name in names.iter().rev().take(8) {
+            match without(self, &name.to_string()) {
+                Ok((done, _)) => assert_eq!(done.restored.txid, latest, "without {name}"),
+                Err(RestoreError::Plan(PlanError::Gap { .. })) => self.tally.losses += 1,
+                Err(error) => panic!("without {name}: {}", crate::describe(&error)),
+            }
         }
     }
 
