@@ -5,9 +5,11 @@
 //! The snapshot is always the newest that is not after the target, so that what is missing before
 //! it does not matter.
 
+mod backup;
 mod error;
 mod instead;
 
+pub use backup::backup;
 pub use error::PlanError;
 pub use instead::{Restorable, last_before, plan_instead};
 

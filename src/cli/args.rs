@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use genesis_wal::id::Generation;
+use genesis_wal::id::{BackupId, Generation};
 use genesis_wal::time::Micros;
 use tracing::level_filters::LevelFilter;
 
@@ -229,6 +229,10 @@ pub struct RestoreArgs {
     /// Restore the last state that was committed at or before this time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = timestamp)]
     pub timestamp: Option<Micros>,
+
+    /// Restore the snapshot with this id, as `list` shows it.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["txid", "timestamp"])]
+    pub backup: Option<BackupId>,
 
     /// Restore from this line of history instead of the one that was current.
     #[arg(long, value_name = "GENERATION")]

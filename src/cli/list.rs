@@ -67,6 +67,7 @@ struct Window {
 
 #[derive(Debug, Serialize)]
 struct Snapshot {
+    id: String,
     txid: u64,
     time: String,
     epoch: u32,
@@ -113,6 +114,7 @@ fn generation(line: &Line, args: &ListArgs) -> Generation {
         to: time(w.to),
     };
     let snapshots = manifests.map(|manifest| Snapshot {
+        id: manifest.name.backup().to_string(),
         txid: manifest.name.txid.0,
         time: time(manifest.name.time),
         epoch: manifest.name.epoch.0,
@@ -156,8 +158,8 @@ fn describe(generation: &Generation) -> String {
         format!("  restorable  transactions {first_txid} to {last_txid}, {from} to {to}")
     }));
     lines.extend(generation.snapshots.iter().map(|s| {
-        let Snapshot { txid, time, .. } = s;
-        format!("  snapshot    transaction {txid}, {time}")
+        let Snapshot { id, txid, time, .. } = s;
+        format!("  snapshot    {id}, of transaction {txid}, {time}")
     }));
     let bytes: u64 = generation.segments.iter().map(|segment| segment.bytes).sum();
     let (count, packs) = (generation.segments.len(), generation.pack_bytes);

@@ -4,9 +4,9 @@ pub mod display;
 
 use std::path::PathBuf;
 
-use genesis_restore::plan::Plan;
+use genesis_restore::plan::{Plan, backup};
 use genesis_restore::target::Target;
-use genesis_wal::id::Txid;
+use genesis_wal::id::{Generation, Txid};
 use genesis_wal::time::Micros;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use super::exit::{Code, Failure};
 use super::replicate::listen;
 use super::{Found, open, open_unless_empty, print, print_json};
 use crate::replica::Replica;
-use crate::restore::{Done, Request, find, restore};
+use crate::restore::{Done, Request, RestoreError, find, restore};
 use crate::sqlite::Check;
 
 pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Code, Failure> {
@@ -59,7 +59,7 @@ fn skip(args: &RestoreArgs, reason: &str) -> Result<Code, Failure> {
 }
 
 async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, Failure> {
-    let plan = find(replica, &request(args)).await?;
+    let plan = find(replica, &request(replica, args).await?).await?;
     if args.json {
         print_json(&PlanReport::of(&plan))?;
     } else {
@@ -74,7 +74,7 @@ async fn restore_and_show(
     state_folder: Option<PathBuf>,
 ) -> Result<Code, Failure> {
     let mut display = Display::new();
-    let request = Request { state_folder, ..request(args) };
+    let request = Request { state_folder, ..request(replica, args).await? };
     let done = restore(replica, &request, |progress| display.show(progress)).await?;
     drop(display);
     if args.json {
@@ -85,18 +85,29 @@ async fn restore_and_show(
     Ok(Code::DONE)
 }
 
-fn target(args: &RestoreArgs) -> Target {
-    match (args.txid, args.timestamp) {
+/// Which state is meant, and in which line of history, if that is said.
+async fn target(
+    replica: &Replica,
+    args: &RestoreArgs,
+) -> Result<(Target, Option<Generation>), Failure> {
+    if let Some(id) = args.backup {
+        let state = backup(&replica.inventory().await?, id, args.generation);
+        let state = state.map_err(RestoreError::from)?;
+        return Ok((Target::Txid(state.txid), Some(state.generation)));
+    }
+    let target = match (args.txid, args.timestamp) {
         (Some(txid), _) => Target::Txid(Txid(txid)),
         (None, Some(time)) => Target::Time(time),
         (None, None) => Target::Latest,
-    }
+    };
+    Ok((target, args.generation))
 }
 
-fn request(args: &RestoreArgs) -> Request {
-    Request {
-        target: target(args),
-        generation: args.generation,
+async fn request(replica: &Replica, args: &RestoreArgs) -> Result<Request, Failure> {
+    let (target, generation) = target(replica, args).await?;
+    Ok(Request {
+        target,
+        generation,
         min_txid: args.min_txid.map(Txid),
         output: args.output.clone(),
         remove_stale: args.force,
@@ -108,7 +119,7 @@ fn request(args: &RestoreArgs) -> Request {
             IntegrityCheck::Full => Some(Check::Full),
         },
         state_folder: None,
-    }
+    })
 }
 
 fn summary(done: &Done, args: &RestoreArgs) -> String {

@@ -57,6 +57,39 @@ fn a_database_in_use_is_captured_in_passes() {
 }
 
 #[test]
+fn a_snapshot_is_restored_by_its_id() {
+    let sandbox = Sandbox::with_database();
+    let more = ["--snapshot-interval", "1s"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    replicator.wait_until_followed();
+    sandbox.wait_for_txid(1);
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("INSERT INTO t VALUES('in the second snapshot');");
+    wait_until("a second snapshot", || {
+        (sandbox.objects_ending(".manifest").len() == 2).then_some(())
+    });
+    application.run("INSERT INTO t VALUES('after it');");
+    sandbox.wait_for_txid(3);
+    replicator.stop();
+    let listing = sandbox.list();
+    let snapshots = listing["generations"][0]["snapshots"].as_array().unwrap();
+    let [first, second] = [0, 1].map(|n| snapshots[n]["id"].as_str().unwrap());
+    let listed = sandbox.run(&["list", sandbox.replica.to_str().unwrap()]).expect_code(0);
+    for id in [first, second] {
+        let line = format!("snapshot    {id}, of transaction ");
+        assert!(listed.stdout.contains(&line), "{}", listed.stdout);
+    }
+
+    let contents = |id| contents_of(&sandbox.restore(&["--backup", id]).0);
+    assert!(!contents(first).contains("in the second snapshot"));
+    let second = contents(second);
+    assert!(second.contains("in the second snapshot") && !second.contains("after it"));
+    let refused = sandbox.restore_fails(&["--backup", "99-7"]);
+    refused.expect_code(6).expect_words(&["no snapshot with the id 99-7", "list the replica"]);
+    sandbox.restore_fails(&["--backup", "latest"]).expect_code(2);
+}
+
+#[test]
 fn the_second_snapshot_stores_what_changed_and_an_idle_database_has_no_third() {
     let sandbox = Sandbox::large(12_000);
     let manifests = || sandbox.objects_ending(".manifest").len();

@@ -109,6 +109,35 @@ impl FromStr for Generation {
     }
 }
 
+/// The id of a snapshot, as people type it: the epoch of its writer, and which of that writer's it is.
+/// It is in no object's name; copies of one snapshot share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackupId {
+    /// Who wrote it.
+    pub epoch: Epoch,
+    /// Which of that writer's snapshots it is.
+    pub attempt: u32,
+}
+
+impl fmt::Display for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch.0, self.attempt)
+    }
+}
+
+impl FromStr for BackupId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let expected = "backup id of the form <epoch>-<number>";
+        let wrong = ParseError { expected };
+        let (epoch, attempt) = text.split_once('-').ok_or(wrong)?;
+        let number = |text: &str| text.parse().map_err(|_no_number| wrong);
+        let id = Self { epoch: Epoch(number(epoch)?), attempt: number(attempt)? };
+        if id.to_string() == text { Ok(id) } else { Err(wrong) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +154,16 @@ mod tests {
         let generation = Generation { epoch: Epoch(12), random: 0xdead_beef };
         assert_eq!(generation.to_string(), "0000000012-00000000deadbeef");
         assert_eq!(generation.to_string().parse(), Ok(generation));
+    }
+
+    #[test]
+    fn a_backup_id_is_typed_as_it_is_shown() {
+        let id = BackupId { epoch: Epoch(12), attempt: 3 };
+        assert_eq!(id.to_string(), "12-3");
+        assert_eq!("12-3".parse(), Ok(id));
+        for text in ["", "12", "-3", "12-", "12-03", "+12-3", "12-3-4", "12--3", "4294967296-0"] {
+            assert!(text.parse::<BackupId>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::id::{Epoch, Generation, Txid, parse_digits};
+use crate::id::{BackupId, Epoch, Generation, Txid, parse_digits};
 use crate::time::Millis;
 
 /// The name of one object of a replica.
@@ -72,6 +72,14 @@ pub struct ManifestName {
     pub attempt: u32,
     /// Which copy it is: 0 the first, the highest one is read.
     pub repair: u16,
+}
+
+impl ManifestName {
+    /// The id by which people name the snapshot.
+    #[must_use]
+    pub fn backup(&self) -> BackupId {
+        BackupId { epoch: self.epoch, attempt: self.attempt }
+    }
 }
 
 /// The name of a pack.

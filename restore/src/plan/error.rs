@@ -3,7 +3,7 @@
 use std::fmt;
 
 use genesis_snapshot::inventory::{Gap, Window};
-use genesis_wal::id::Generation;
+use genesis_wal::id::{BackupId, Generation};
 use thiserror::Error;
 
 use crate::target::Target;
@@ -23,6 +23,12 @@ pub enum PlanError {
     /// The generation that was named has no snapshot.
     #[error("generation {0} has no snapshot, so nothing of it can be restored; choose another one")]
     NoSnapshot(Generation),
+    /// No snapshot has this id.
+    #[error(
+        "the replica holds no snapshot with the id {0}; \
+         list the replica to see those that it holds, each with its id"
+    )]
+    UnknownBackup(BackupId),
     /// The target is before everything that is kept.
     #[error(
         "{target} is before the first state that is kept; \
