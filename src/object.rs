@@ -90,6 +90,8 @@ pub struct PartStream {
     store: Arc<dyn Store>,
     name: ObjectName,
     offset: u64,
+    /// Whether nothing comes after `offset`.
+    ended: bool,
     buffer: BytesMut,
 }
 
@@ -97,7 +99,7 @@ impl PartStream {
     /// A stream from the start of an object.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, name: ObjectName) -> Self {
-        Self { store, name, offset: 0, buffer: BytesMut::new() }
+        Self { store, name, offset: 0, ended: false, buffer: BytesMut::new() }
     }
 
     /// The next part; `None` at the end of the object.
@@ -125,14 +127,16 @@ impl PartStream {
     /// Fetches until `wanted` bytes are there; false when the object ends before.
     async fn fill(&mut self, wanted: usize) -> Result<bool, ObjectError> {
         while self.buffer.len() < wanted {
+            if self.ended {
+                return Ok(false);
+            }
             let missing = (wanted - self.buffer.len()) as u64;
             let end = self.offset.saturating_add(missing.max(FETCH));
             let fetched = self.store.get_range(&self.name, self.offset..end).await;
             let fetched = fetched.map_err(|error| ObjectError::unread(self.name, error))?;
-            if fetched.is_empty() {
-                return Ok(false);
-            }
             self.offset += fetched.len() as u64;
+            // Less than was asked for is all that there is: most objects cost one request.
+            self.ended = self.offset < end;
             self.take(fetched);
         }
         Ok(true)

@@ -46,7 +46,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// more than [`SMALL_BYTES`], of which no more are fetched.
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
 
-    /// A range of an object's bytes, cut off at its end.
+    /// A range of an object's bytes, cut off at its end: fewer bytes than were asked for are the last.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotFound`] when the name holds none.
