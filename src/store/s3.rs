@@ -36,7 +36,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::{Bytes, BytesMut};
 use genesis_wal::name::ObjectName;
 use genesis_wal::time::Micros;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio::time::timeout;
 
 pub use self::address::S3Address;
@@ -46,13 +46,15 @@ use self::date::Dates;
 use self::failure::{Failure, Meaning};
 pub use self::keys::{CREDENTIAL_VARIABLES, Keys};
 use self::requests::{ANSWER, Requests, Verb, deadline};
-use self::upload::{Condition, Content};
+use self::upload::{Condition, Content, PARTS_AT_ONCE};
 use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
+use crate::clock;
 
 /// Bytes compared at once.
 const CHUNK: u64 = 8 << 20;
 
-/// A store in a bucket. It connects with its first request, and tells how many there were when it goes.
+/// A store in a bucket. It connects with its first request. How many there were it tells once an hour in
+/// which there were any, and when it goes.
 #[derive(Debug)]
 pub struct S3Store {
     address: S3Address,
@@ -61,6 +63,8 @@ pub struct S3Store {
     conditions: OnceCell<Conditions>,
     requests: Requests,
     dates: Dates,
+    /// One for each part that may be on its way.
+    parts: Semaphore,
 }
 
 /// What the service makes of a condition on a name.
@@ -86,8 +90,9 @@ impl S3Store {
     #[must_use]
     pub fn new(address: S3Address) -> Self {
         let (client, conditions) = (Mutex::default(), OnceCell::new());
-        let (requests, dates) = (Requests::default(), Dates::default());
-        Self { address, keys: None, client, conditions, requests, dates }
+        let (requests, dates) = (Requests::new(clock::monotonic()), Dates::default());
+        let parts = Semaphore::new(PARTS_AT_ONCE);
+        Self { address, keys: None, client, conditions, requests, dates, parts }
     }
 
     /// A store at this address, with these keys.
@@ -120,7 +125,9 @@ impl S3Store {
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>> + Send,
     {
         let request = request(self.client().await?);
-        self.requests.count(verb);
+        if let Some((requests, minutes)) = self.requests.count(verb, clock::monotonic()) {
+            tracing::info!(%requests, minutes, "asked of {}", self.address.place());
+        }
         let answer = timeout(within, request).await.map_err(|_elapsed| silent(within))?;
         let answer = answer.map_err(|error| Failure::of(&error, verb));
         if answer.as_ref().is_err_and(Failure::is_of_credentials) {
@@ -310,8 +317,9 @@ impl S3Store {
 
 impl Drop for S3Store {
     fn drop(&mut self) {
-        if self.requests.is_any() {
-            tracing::info!(requests = %self.requests, "asked of {}", self.address.place());
+        let requests = self.requests.all();
+        if requests.is_any() {
+            tracing::info!(%requests, since = "the start", "asked of {}", self.address.place());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Requests by what they ask for: counted, since each costs money, and each with its deadline.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a request asks for.
@@ -51,32 +51,74 @@ impl Verb {
     }
 }
 
-/// How many requests were made.
-#[derive(Debug, Default)]
-pub struct Requests {
-    counts: [AtomicU64; Verb::ALL.len()],
-}
+/// How many requests were made of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts([u64; Verb::ALL.len()]);
 
-impl Requests {
-    /// Counts one.
-    pub fn count(&self, verb: Verb) {
-        for (of, count) in Verb::ALL.iter().zip(&self.counts) {
-            count.fetch_add(u64::from(*of == verb), Ordering::Relaxed);
+impl Counts {
+    fn add(&mut self, verb: Verb) {
+        for (of, count) in Verb::ALL.iter().zip(&mut self.0) {
+            *count += u64::from(*of == verb);
         }
     }
 
     /// Whether there was any.
     pub fn is_any(&self) -> bool {
-        self.counts.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+        self.0.iter().any(|count| *count > 0)
     }
 }
 
-impl fmt::Display for Requests {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
-        let made = Verb::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0);
+        let made = Verb::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0);
         let words: Vec<_> = made.map(|(verb, count)| format!("{count} {}", verb.name())).collect();
         f.write_str(&words.join(", "))
+    }
+}
+
+/// How often requests are told, while there are any.
+const TELL_EVERY: Duration = Duration::from_hours(1);
+
+/// The requests that were made: all of them, and those that were not told yet.
+#[derive(Debug)]
+pub struct Requests(Mutex<Book>);
+
+#[derive(Debug)]
+struct Book {
+    all: Counts,
+    untold: Counts,
+    told_at: Duration,
+}
+
+impl Requests {
+    /// None yet, at this time.
+    pub fn new(now: Duration) -> Self {
+        let (all, untold) = (Counts::default(), Counts::default());
+        Self(Mutex::new(Book { all, untold, told_at: now }))
+    }
+
+    /// Counts one that is made now. Where those before were not told for an hour, they are due, and those
+    /// of so many minutes: without requests nobody is woken to tell that there were none.
+    pub fn count(&self, verb: Verb, now: Duration) -> Option<(Counts, u64)> {
+        let mut book = self.book();
+        let since = now.saturating_sub(book.told_at);
+        let due = (since >= TELL_EVERY).then(|| {
+            book.told_at = now;
+            (std::mem::take(&mut book.untold), since.as_secs() / 60)
+        });
+        book.all.add(verb);
+        book.untold.add(verb);
+        due.filter(|(untold, _)| untold.is_any())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Counts {
+        self.book().all
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Numbers are whole whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,13 +142,32 @@ mod tests {
 
     #[test]
     fn what_was_asked_is_told() {
-        let requests = Requests::default();
-        assert!(!requests.is_any());
+        let requests = Requests::new(Duration::ZERO);
+        assert!(!requests.all().is_any());
         for verb in [Verb::Put, Verb::List, Verb::Put] {
-            requests.count(verb);
+            assert_eq!(requests.count(verb, Duration::ZERO), None);
         }
-        assert!(requests.is_any());
-        assert_eq!(requests.to_string(), "2 PUT, 1 LIST");
+        assert!(requests.all().is_any());
+        assert_eq!(requests.all().to_string(), "2 PUT, 1 LIST");
+    }
+
+    #[test]
+    fn those_of_an_hour_are_told_with_the_first_after_it() {
+        let minutes = Duration::from_mins;
+        let requests = Requests::new(minutes(10));
+        let told = |verb, now| {
+            let told = requests.count(verb, minutes(now));
+            told.map(|(counts, minutes)| (counts.to_string(), minutes))
+        };
+        assert_eq!(told(Verb::Put, 20), None);
+        assert_eq!(told(Verb::Head, 69), None);
+        assert_eq!(told(Verb::Get, 75), Some(("1 PUT, 1 HEAD".to_owned(), 65)));
+        assert_eq!(told(Verb::Put, 134), None);
+        assert_eq!(told(Verb::Put, 300), Some(("1 PUT, 1 GET".to_owned(), 225)));
+        assert_eq!(requests.all().to_string(), "3 PUT, 1 GET, 1 HEAD");
+        // Of an hour without any there is nothing to tell.
+        let quiet = Requests::new(minutes(0));
+        assert_eq!(quiet.count(Verb::List, minutes(200)), None);
     }
 
     #[test]

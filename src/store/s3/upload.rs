@@ -9,6 +9,7 @@ use std::sync::Arc;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use aws_smithy_types::base64;
 use bytes::Bytes;
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::S3Store;
@@ -21,6 +22,9 @@ pub const PART: u64 = 16 << 20;
 
 /// More parts than this no store takes.
 const MAX_PARTS: u64 = 10_000;
+
+/// So many parts are in memory and on their way at once, whatever is stored at once: 64 MiB.
+pub const PARTS_AT_ONCE: usize = 4;
 
 /// To put parts together takes a store some time.
 const COMPLETION: u64 = 16 << 20;
@@ -111,6 +115,38 @@ impl Condition {
     }
 }
 
+/// An object whose parts are being stored.
+struct Upload<'a> {
+    key: &'a str,
+    id: &'a str,
+    content: &'a Content,
+    progress: Mutex<Progress>,
+}
+
+/// How far an upload has come.
+struct Progress {
+    waiting: Box<dyn Iterator<Item = (i32, Range<u64>)> + Send>,
+    /// The parts that are stored, or the first failure.
+    stored: Result<Vec<CompletedPart>, Failure>,
+}
+
+impl Upload<'_> {
+    /// The next part to store; `None` after the last, and after a failure.
+    async fn next(&self) -> Option<(i32, Range<u64>)> {
+        let mut progress = self.progress.lock().await;
+        if progress.stored.is_ok() { progress.waiting.next() } else { None }
+    }
+
+    async fn take(&self, part: Result<CompletedPart, Failure>) {
+        let stored = &mut self.progress.lock().await.stored;
+        match (stored, part) {
+            (Ok(parts), Ok(part)) => parts.push(part),
+            (stored @ Ok(_), Err(failure)) => *stored = Err(failure),
+            (Err(_), _) => {}
+        }
+    }
+}
+
 impl S3Store {
     /// Stores an object.
     ///
@@ -195,34 +231,60 @@ impl S3Store {
         id.ok_or_else(|| Failure::found(Meaning::Passing, "the upload got no id"))
     }
 
+    /// Stores all parts, several at once. After a failure no other is begun, and those under way are
+    /// waited for: a part that arrives when its upload was given up stays, and costs.
     async fn put_parts(
         &self,
         key: &str,
         id: &str,
         content: &Content,
     ) -> Result<Vec<CompletedPart>, Failure> {
-        let mut parts = Vec::new();
         let size = PART.max(content.len().div_ceil(MAX_PARTS));
-        for (number, range) in (1..).zip(content.parts(size)) {
-            let bytes = content.range(range).await?;
-            let within = deadline(bytes.len() as u64);
-            let checksum = checksum(&bytes);
-            let put = self.ask(Verb::Put, within, |client| {
-                client
-                    .upload_part()
-                    .bucket(&self.address.bucket)
-                    .key(key)
-                    .upload_id(id)
-                    .part_number(number)
-                    .checksum_crc32(&checksum)
-                    .body(bytes.into())
-                    .send()
-            });
-            let tag = put.await?.e_tag;
-            let part = CompletedPart::builder().part_number(number).set_e_tag(tag);
-            parts.push(part.checksum_crc32(checksum).build());
-        }
+        let waiting = (1..).zip(content.parts(size));
+        let progress = Progress { waiting: Box::new(waiting), stored: Ok(Vec::new()) };
+        let upload = Upload { key, id, content, progress: Mutex::new(progress) };
+        let lane = || Box::pin(self.put_waiting(&upload));
+        // As many as PARTS_AT_ONCE.
+        tokio::join!(lane(), lane(), lane(), lane());
+        let mut parts = upload.progress.into_inner().stored?;
+        parts.sort_unstable_by_key(|part| part.part_number);
         Ok(parts)
+    }
+
+    /// Stores one part after another, until none waits or one has failed.
+    async fn put_waiting(&self, upload: &Upload<'_>) {
+        loop {
+            // Closed it never is.
+            let _in_memory = self.parts.acquire().await.ok();
+            let Some((number, range)) = upload.next().await else { return };
+            let stored = self.put_part(upload, number, range).await;
+            upload.take(stored).await;
+        }
+    }
+
+    async fn put_part(
+        &self,
+        upload: &Upload<'_>,
+        number: i32,
+        range: Range<u64>,
+    ) -> Result<CompletedPart, Failure> {
+        let bytes = upload.content.range(range).await?;
+        let within = deadline(bytes.len() as u64);
+        let checksum = checksum(&bytes);
+        let put = self.ask(Verb::Put, within, |client| {
+            client
+                .upload_part()
+                .bucket(&self.address.bucket)
+                .key(upload.key)
+                .upload_id(upload.id)
+                .part_number(number)
+                .checksum_crc32(&checksum)
+                .body(bytes.into())
+                .send()
+        });
+        let tag = put.await?.e_tag;
+        let part = CompletedPart::builder().part_number(number).set_e_tag(tag);
+        Ok(part.checksum_crc32(checksum).build())
     }
 
     async fn complete(

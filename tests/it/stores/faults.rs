@@ -82,14 +82,32 @@ async fn an_answer_that_is_lost_after_the_write() {
     }
 }
 
+/// Several, so that a round trip each does not add up; and not all, as each is in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_go_up_a_few_at_once() {
+    for server in servers() {
+        let scene = Scene::before(server).await;
+        let bytes = noise(100 * MIB, 1);
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut path.as_file(), &bytes).unwrap();
+        scene.store.create(&segment(1), Body::File(path.path().to_owned())).await.unwrap();
+        assert_eq!(scene.proxy.requests().iter().filter(|request| is_part(request)).count(), 7);
+        let at_once = scene.proxy.most_under_way();
+        assert!((2..=4).contains(&at_once), "{at_once} at once");
+        let stored = scene.store.get_range(&segment(1), 0..bytes.len() as u64 + 1).await.unwrap();
+        assert!(stored == bytes);
+    }
+}
+
 /// Parts that belong to nothing cost money for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_fails_is_given_up() {
     for server in servers() {
         let scene = Scene::before(server).await;
-        for meant in [is_part, is_completion] {
+        let meant: [(usize, Meant); 3] = [(17, is_part), (100, is_part), (17, is_completion)];
+        for (len, meant) in meant {
             scene.once(Fault::Status(503, None), meant);
-            let failed = scene.store.create(&segment(1), Body::Bytes(noise(17 * MIB, 1))).await;
+            let failed = scene.store.create(&segment(1), Body::Bytes(noise(len * MIB, 1))).await;
             assert!(failed.unwrap_err().kind.is_passing());
             assert!(!scene.store.exists(&segment(1)).await.unwrap());
             assert_eq!(scene.server.unfinished_uploads(&scene.address), 0);

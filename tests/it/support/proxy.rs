@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -62,6 +63,9 @@ struct Shared {
     upstream: SocketAddr,
     plan: Mutex<Box<Plan>>,
     requests: Mutex<Vec<Request>>,
+    /// Requests that the server has and has not answered, and the most that there were.
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
     /// Whether connections are taken.
     open: watch::Sender<bool>,
     /// Changes when those that wait for an answer in vain are sent away.
@@ -77,6 +81,8 @@ impl Proxy {
             upstream,
             plan: Mutex::new(Box::new(|_| Fault::None)),
             requests: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
             open: watch::Sender::new(true),
             patience: watch::Sender::new(0),
         });
@@ -117,11 +123,26 @@ impl Proxy {
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
+
+    /// The most that was asked at once so far.
+    pub fn most_under_way(&self) -> usize {
+        self.shared.most_under_way.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Shared {
+    async fn exchange(&self, head: &[String], body: &[u8]) -> io::Result<Vec<u8>> {
+        let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_under_way.fetch_max(now, Ordering::Relaxed);
+        let answer = exchange(self.upstream, head, body).await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        answer
     }
 }
 
@@ -176,7 +197,7 @@ async fn attend(client: TcpStream, shared: Arc<Shared>) {
                 let answer = refusal(status, retry_after);
                 connection.client.write_all(answer.as_bytes()).await.is_ok()
             }
-            fault => match exchange(shared.upstream, &request.head, &body).await {
+            fault => match shared.exchange(&request.head, &body).await {
                 Ok(answer) => connection.answer(&request, answer, fault).await.unwrap_or(false),
                 Err(_gone) => false,
             },
