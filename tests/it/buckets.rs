@@ -1,9 +1,11 @@
 //! The whole program on object stores.
 
+use std::collections::HashSet;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use genesis_replicate::clock;
+use serde_json::Value;
 
 use crate::support::{
     Process, Proxy, Request, Sandbox, Server, Sqlite, contents_of, wait_until, write,
@@ -106,6 +108,49 @@ fn a_database_without_commits_makes_no_requests() {
     let is_segment = |request: &&Request| request.method == "PUT" && request.path.contains(".seg");
     let stored = asked.iter().filter(is_segment);
     assert_eq!(stored.count(), 1, "{asked:?}");
+}
+
+/// Each costs money: a run tells at its end what it asked, and nothing else was asked.
+#[test]
+fn requests_are_told_by_what_they_ask() {
+    let server = Server::ministack();
+    let proxy = Proxy::before(server);
+    let sandbox = Sandbox::with_database().with_replica(&proxy.address(&server.address()));
+    let command = ["--log-level", "debug", "--log-format", "json"];
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&command));
+    replicator.wait_for_log("a new generation begins");
+    let mut application = sandbox.application(Sqlite::Shell);
+    for n in 2..=4 {
+        application.run(&format!("INSERT INTO t VALUES('transaction {n}');"));
+        replicator.wait_for_log(&format!("\"last\":{n}"));
+    }
+    let ended = replicator.stop();
+    let lines = ended.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told = lines.filter_map(|line| Some(line["fields"]["requests"].as_str()?.to_owned()));
+    assert_eq!(told.collect::<Vec<_>>(), [by_verb(&proxy.requests())], "{}", ended.stderr);
+
+    // A restore asks for each object once.
+    let before = proxy.requests().len();
+    let (_, ended) = sandbox.try_restore(&["--log-format", "json"]);
+    let asked = proxy.requests().split_off(before);
+    let told = format!("\"requests\":\"{}\"", by_verb(&asked));
+    assert!(ended.expect_code(0).stderr.contains(&told), "{told}");
+    let objects: HashSet<_> = asked.iter().map(|request| &request.path).collect();
+    assert_eq!(objects.len(), asked.len(), "{asked:#?}");
+    assert!(objects.iter().filter(|path| path.contains(".seg")).count() > 1);
+}
+
+/// Requests as the program tells them.
+fn by_verb(requests: &[Request]) -> String {
+    let verb = |request: &Request| match request.method.as_str() {
+        "GET" if request.path.contains("list-type=2") => "LIST".to_owned(),
+        method => method.to_owned(),
+    };
+    let verbs: Vec<_> = requests.iter().map(verb).collect();
+    let count = |verb: &str| verbs.iter().filter(|found| *found == verb).count();
+    let told = ["PUT", "POST", "GET", "HEAD", "LIST", "DELETE"].map(|verb| (count(verb), verb));
+    let told = told.iter().filter(|(count, _)| *count > 0);
+    told.map(|(count, verb)| format!("{count} {verb}")).collect::<Vec<_>>().join(", ")
 }
 
 #[test]
