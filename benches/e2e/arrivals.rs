@@ -155,7 +155,7 @@ pub fn lags(commits: &Commits, arrivals: &[Arrival], numbering: Numbering) -> Ve
 }
 
 /// When an object with transactions arrived, and up to which commit it goes, if that is known.
-fn holds(arrival: &Arrival, numbering: Numbering) -> Option<(u64, Option<u64>)> {
+pub fn holds(arrival: &Arrival, numbering: Numbering) -> Option<(u64, Option<u64>)> {
     match numbering {
         Numbering::After(base) => match arrival.name.parse().ok()? {
             ObjectName::Segment(name) => Some((arrival.at, Some(name.last.0.saturating_sub(base)))),

@@ -34,7 +34,7 @@ pub enum Target {
 }
 
 /// Scenario, figure, target.
-const TARGETS: [(&str, &str, Target); 43] = [
+const TARGETS: [(&str, &str, Target); 53] = [
     ("flat-out", "commits", Target::RatioAtLeast(1.2)),
     ("flat-out", "WAL, greatest", Target::NeverAbove(64.0)),
     ("flat-out", "commit to replica, worst", Target::NeverAbove(1000.0)),
@@ -72,6 +72,16 @@ const TARGETS: [(&str, &str, Target); 43] = [
     ("flat-out-snapshot", "failed commits", Target::NotMoreThanWithout),
     ("restart", "start to followed", Target::NeverAbove(1000.0)),
     ("restart", "shipped by an unchanged restart", Target::NeverAbove(0.0)),
+    ("network-20", "lone commit to store, median", Target::AtMost(150.0)),
+    ("network-20", "requests when idle", Target::NeverAbove(0.0)),
+    ("network-100", "commit to store, p99", Target::AtMost(1500.0)),
+    ("network-100", "requests when idle", Target::NeverAbove(0.0)),
+    ("network-restore-20", "downloaded or restored", Target::RatioAtMost(1.3)),
+    ("network-restore-20", "memory, greatest", Target::NeverAbove(256.0)),
+    ("network-restore-100", "downloaded or restored", Target::RatioAtMost(1.3)),
+    ("network-restore-100", "memory, greatest", Target::NeverAbove(256.0)),
+    ("network-segments-100", "requests", Target::NeverAbove(250.0)),
+    ("network-segments-100", "memory, greatest", Target::NeverAbove(256.0)),
     ("flat-out", "failed commits", Target::NotMoreThanWithout),
     ("paced", "failed commits", Target::NotMoreThanWithout),
     ("paced-full", "failed commits", Target::NotMoreThanWithout),

@@ -20,10 +20,19 @@
 //! returned to the writer, and at once when that was earlier. The line is written after its time was
 //! taken: it delays no commit but those of the next few microseconds. Nothing else is logged so often,
 //! and no other scenario has it.
+//!
+//! The scenarios `network-…` put the replica into an object store on this machine (Garage where its
+//! program is on the `PATH`, else the emulator that `.ci/run tools` installs), behind a proxy through which
+//! every byte takes half of 20 or 100 ms in either direction. The proxy notes what is asked. A commit has
+//! arrived when the store acknowledges the object that holds it; the replicator learns of that half a
+//! round trip later. A restore is compared with a download of the same bytes through the same network, ten
+//! ranges of 8 MiB at once, written and synced, by somebody who knows the names already. Server, proxy and
+//! program share the machine's processors: what the restore unpacks, it unpacks beside a server at work.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 
 mod arrivals;
+mod bucket;
 mod clock;
 mod detection;
 mod figure;
@@ -32,10 +41,19 @@ mod log;
 mod machine;
 mod process;
 mod report;
+#[path = "../../tests/it/support/s3.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the tests' servers: tests fail by panicking, and ask more of them"
+)]
+mod s3;
 mod scenario;
 mod side;
 mod stage;
 mod statistics;
+mod wire;
 mod writer;
 
 use std::fs::File;
@@ -44,6 +62,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 
+use crate::bucket::Bucket;
 use crate::machine::{Disk, wait_for_quiet};
 use crate::report::{Measured, Report};
 use crate::scenario::{FileSystem, Place, SCENARIOS, Scenario};
@@ -86,11 +105,18 @@ fn main() -> Result<()> {
     let mut scenarios = Vec::new();
     for scenario in SCENARIOS.iter().filter(|scenario| options.wants(scenario)) {
         let folder = match scenario.file_system {
-            FileSystem::Disk => disk,
+            FileSystem::Disk | FileSystem::DiskAndStore => disk,
             FileSystem::Memory => Path::new(MEMORY),
         };
         if !folder.is_dir() {
             eprintln!("! {} is left out: no {}", scenario.name, folder.display());
+            continue;
+        }
+        if scenario.file_system == FileSystem::DiskAndStore && !Bucket::is_possible() {
+            eprintln!(
+                "! {} is left out: no object store; .ci/run tools installs one",
+                scenario.name
+            );
             continue;
         }
         let place = Place { writer: &writer, folder };

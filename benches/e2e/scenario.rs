@@ -6,6 +6,7 @@ mod durable;
 mod flat_out;
 mod holds;
 mod large;
+mod network;
 mod operator;
 mod paced;
 mod restart;
@@ -45,6 +46,8 @@ pub enum FileSystem {
     Disk,
     /// In memory.
     Memory,
+    /// In the folder that was named, with the replica in an object store.
+    DiskAndStore,
 }
 
 /// Who takes part.
@@ -70,7 +73,7 @@ impl Sides {
 }
 
 /// All of them, in order.
-pub const SCENARIOS: [Scenario; 18] = [
+pub const SCENARIOS: [Scenario; 23] = [
     Scenario {
         name: "flat-out",
         title: "one writer as fast as it goes, synchronous=NORMAL",
@@ -196,5 +199,40 @@ pub const SCENARIOS: [Scenario; 18] = [
         file_system: FileSystem::Disk,
         sides: Sides::OnlyWith,
         run: restart::run,
+    },
+    Scenario {
+        name: "network-20",
+        title: "10 commits/s for 20 s, lone commits, and 20 s of nothing, 20 ms from the store",
+        file_system: FileSystem::DiskAndStore,
+        sides: Sides::Replicators,
+        run: network::behind_20,
+    },
+    Scenario {
+        name: "network-100",
+        title: "10 commits/s for 20 s, lone commits, and 20 s of nothing, 100 ms from the store",
+        file_system: FileSystem::DiskAndStore,
+        sides: Sides::Replicators,
+        run: network::behind_100,
+    },
+    Scenario {
+        name: "network-restore-20",
+        title: "a database of 1 GB, 20 ms from the store; without: its objects downloaded and synced",
+        file_system: FileSystem::DiskAndStore,
+        sides: Sides::All,
+        run: network::database_20,
+    },
+    Scenario {
+        name: "network-restore-100",
+        title: "a database of 1 GB, 100 ms from the store; without: its objects downloaded and synced",
+        file_system: FileSystem::DiskAndStore,
+        sides: Sides::All,
+        run: network::database_100,
+    },
+    Scenario {
+        name: "network-segments-100",
+        title: "3,600 segments on top of a snapshot, 100 ms from the store",
+        file_system: FileSystem::DiskAndStore,
+        sides: Sides::OnlyWith,
+        run: network::segments_100,
     },
 ];

@@ -1,5 +1,6 @@
 //! What runs beside the application: nothing, the replicator, or Litestream.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::bucket::Bucket;
 use crate::process::{terminate, wait};
+use crate::s3::Server;
+use crate::wire::Wire;
 
 /// How long a replicator may take to end.
 const END_PATIENCE: Duration = Duration::from_mins(1);
@@ -64,25 +68,65 @@ impl Side {
         log: &Log,
         more: &[&str],
     ) -> Result<Option<Replicator>> {
+        self.start_to(database, Destination::Folder(replica), log, more)
+    }
+
+    /// Starts it, wherever the replica is to be.
+    pub fn start_to(
+        &self,
+        database: &Path,
+        replica: Destination<'_>,
+        log: &Log,
+        more: &[&str],
+    ) -> Result<Option<Replicator>> {
         let mut command = match self {
             Self::Without => return Ok(None),
             Self::With => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
-                command.arg("replicate").arg("--db").arg(database).arg("--replica").arg(replica);
+                command.arg("replicate").arg("--db").arg(database).arg("--replica");
+                command.arg(replica.address()).envs(Server::credentials());
                 command.args(["--log-format", "json", "--log-level", log.level]).args(more);
                 command
             }
-            Self::Litestream { program, .. } => {
-                let mut command = Command::new(program);
-                command.arg("replicate").arg(database);
-                command.arg(format!("file://{}", replica.display()));
-                command
-            }
+            Self::Litestream { program, .. } => litestream(program, database, replica)?,
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log.path)?);
         let child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
         Ok(Some(Replicator { child, must_succeed: *self == Self::With }))
     }
+}
+
+/// Where a replica is to be.
+#[derive(Debug, Clone, Copy)]
+pub enum Destination<'a> {
+    Folder(&'a Path),
+    /// In an object store, through a network.
+    Bucket(&'a Bucket, &'a Wire),
+}
+
+impl Destination<'_> {
+    fn address(self) -> OsString {
+        match self {
+            Self::Folder(folder) => folder.into(),
+            Self::Bucket(bucket, wire) => bucket.address(Some(wire)).into(),
+        }
+    }
+}
+
+fn litestream(program: &Path, database: &Path, replica: Destination<'_>) -> Result<Command> {
+    let mut command = Command::new(program);
+    command.arg("replicate");
+    match replica {
+        Destination::Folder(folder) => {
+            command.arg(database).arg(format!("file://{}", folder.display()));
+        }
+        Destination::Bucket(bucket, wire) => {
+            let config = database.with_extension("yml");
+            bucket.configure_litestream(&config, database, wire)?;
+            command.arg("-config").arg(config);
+        }
+    }
+    Ok(command)
 }
 
 /// Where a replicator logs to, and how much.

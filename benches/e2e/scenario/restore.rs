@@ -42,10 +42,10 @@ pub fn large_database(place: Place<'_>) -> Result<PathBuf> {
     Ok(large(place)?.database)
 }
 
-fn large(place: Place<'_>) -> Result<Kept> {
+pub fn large(place: Place<'_>) -> Result<Kept> {
     Kept::get(place.folder, "restored-database", |kept| {
         kept.make(LARGE)?;
-        kept.replicate(|_| Ok(()))
+        kept.replicate(&[], |_| Ok(()))
     })
 }
 
@@ -75,7 +75,7 @@ pub fn database(place: Place<'_>, side: &Side) -> Result<Vec<Figure>> {
 pub fn transactions(place: Place<'_>, _side: &Side) -> Result<Vec<Figure>> {
     let kept = Kept::get(place.folder, "restored-transactions", |kept| {
         kept.make(SMALL)?;
-        kept.replicate(|connection| {
+        kept.replicate(&[], |connection| {
             let mut update =
                 connection.prepare("UPDATE t SET a = hex(randomblob(50)) WHERE id = ?1")?;
             for n in 0..TRANSACTIONS {
@@ -93,15 +93,16 @@ pub fn transactions(place: Place<'_>, _side: &Side) -> Result<Vec<Figure>> {
 }
 
 /// A database and its replica.
-struct Kept {
+#[derive(Debug)]
+pub struct Kept {
     folder: PathBuf,
-    database: PathBuf,
-    replica: PathBuf,
+    pub database: PathBuf,
+    pub replica: PathBuf,
 }
 
 impl Kept {
     /// What was made before, or is made now.
-    fn get(folder: &Path, name: &str, make: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
+    pub fn get(folder: &Path, name: &str, make: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
         let folder = folder.join(name);
         let (database, replica) = (folder.join("app.db"), folder.join("replica"));
         let kept = Self { folder, database, replica };
@@ -118,7 +119,8 @@ impl Kept {
         Ok(kept)
     }
 
-    fn make(&self, sql: &str) -> Result<()> {
+    /// Makes the database.
+    pub fn make(&self, sql: &str) -> Result<()> {
         let connection = Connection::open(&self.database)?;
         connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")?;
         connection.execute_batch(sql)?;
@@ -126,10 +128,14 @@ impl Kept {
         Ok(())
     }
 
-    /// Replicates the database, and what is committed to it then.
-    fn replicate(&self, commit: impl FnOnce(&Connection) -> Result<()>) -> Result<()> {
+    /// Replicates the database, and what is committed to it then; `more` are options.
+    pub fn replicate(
+        &self,
+        more: &[&str],
+        commit: impl FnOnce(&Connection) -> Result<()>,
+    ) -> Result<()> {
         let log = Log { path: self.folder.join("log"), level: "info" };
-        let replicator = Side::With.start(&self.database, &self.replica, &log)?;
+        let replicator = Side::With.start_with(&self.database, &self.replica, &log, more)?;
         let until = clock::nanos() + u64::try_from(PATIENCE.as_nanos())?;
         while !std::fs::read_to_string(&log.path)?.contains("a new generation begins") {
             ensure!(clock::nanos() < until, "no snapshot within {PATIENCE:?}");
@@ -145,20 +151,25 @@ impl Kept {
     fn restore(&self, output: &Path) -> Result<(u64, u64)> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
         command.arg("restore").arg(&self.replica).arg("--output").arg(output);
-        let begun = clock::nanos();
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let mut memory = 0;
-        while child.try_wait()?.is_none() {
-            memory = greatest_memory(child.id()).unwrap_or(memory);
-            clock::rest(Duration::from_millis(1));
-        }
-        let took = clock::nanos() - begun;
-        let ended = child.wait_with_output()?;
-        if !ended.status.success() {
-            bail!("the restore failed: {}", String::from_utf8_lossy(&ended.stderr));
-        }
-        Ok((took, memory))
+        timed(&mut command)
     }
+}
+
+/// Runs a restore: how long it took, and how many bytes of memory.
+pub fn timed(command: &mut Command) -> Result<(u64, u64)> {
+    let begun = clock::nanos();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut memory = 0;
+    while child.try_wait()?.is_none() {
+        memory = greatest_memory(child.id()).unwrap_or(memory);
+        clock::rest(Duration::from_millis(1));
+    }
+    let took = clock::nanos() - begun;
+    let ended = child.wait_with_output()?;
+    if !ended.status.success() {
+        bail!("the restore failed: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+    Ok((took, memory))
 }
 
 /// The most memory that a process has had so far, in bytes.

@@ -1,5 +1,7 @@
-//! Object stores that run on this machine, one of each kind for all tests of this process.
+//! Object stores that run on this machine, one of each kind for a whole process of tests or benchmarks.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,8 +14,6 @@ use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
 use genesis_replicate::clock;
 use genesis_replicate::store::{Claims, Keys, S3Address, S3Store};
 use tokio::runtime::Runtime;
-
-use super::write;
 
 /// The bucket that every server holds.
 const BUCKET: &str = "genesis";
@@ -33,15 +33,18 @@ pub struct Server {
 }
 
 impl Server {
+    /// The program of the emulator.
+    pub const MINISTACK: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/ministack/bin/ministack");
+
     /// An emulator of AWS, which `.ci/run tools` installs.
     pub fn ministack() -> &'static Self {
         static SERVER: OnceLock<Server> = OnceLock::new();
         SERVER.get_or_init(|| {
-            let program =
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ministack/bin/ministack");
+            let program = Path::new(Self::MINISTACK);
             assert!(program.is_file(), "{} is missing: run .ci/run tools", program.display());
             Self::start(Claims::Exclusive, |port, data| {
-                let mut command = guarded(&program, data);
+                let mut command = guarded(program, data);
                 let settings = [
                     ("AUTH", "true"),
                     ("S3_PERSIST", "1"),
@@ -66,7 +69,8 @@ impl Server {
             tried.is_ok_and(|done| done.status.success()).then(|| {
                 Self::start(Claims::Shared, |port, data| {
                     let config = data.join("garage.toml");
-                    write(&config, garage_config(port, data));
+                    let text = garage_config(port, data);
+                    File::create(&config).unwrap().write_all(text.as_bytes()).unwrap();
                     let mut command = guarded(Path::new("garage"), data);
                     command.arg("-c").arg(config).args([
                         "server",
