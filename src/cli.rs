@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
+use genesis_snapshot::inventory::Inventory;
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -125,9 +126,9 @@ fn wait_for_children() -> Result<(), Failure> {
 /// How long somebody who asks for something waits for a store that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Opens the replica in a place, to read it.
-async fn open(place: &Place) -> Result<Replica, Failure> {
-    let opened = Replica::open(patient_store(place)).await;
+/// Opens the replica in a place, to read it, and lists what it holds.
+async fn open(place: &Place) -> Result<(Replica, Inventory), Failure> {
+    let opened = Replica::open_listed(patient_store(place)).await;
     opened.map_err(|error| Failure::from(error).context(format!("cannot use {place}")))
 }
 
@@ -137,15 +138,15 @@ fn patient_store(place: &Place) -> Arc<dyn Store> {
 
 /// What is in a place for a replica.
 enum Found {
-    /// A replica.
-    Replica(Replica),
+    /// A replica, and what it holds.
+    Replica(Replica, Inventory),
     /// Provably no state that could be restored, and none that is lost; why.
     Nothing(&'static str),
 }
 
 /// Opens the replica in a place where there may be none yet.
 async fn open_unless_empty(place: &Place) -> Result<Found, Failure> {
-    let replica = match open(place).await {
+    let (replica, inventory) = match open(place).await {
         Err(failure) if failure.code == Code::NOTHING => {
             // Objects without a description are a damaged replica, and not none.
             let is_empty = patient_store(place).list("").await?.is_empty();
@@ -157,11 +158,10 @@ async fn open_unless_empty(place: &Place) -> Result<Found, Failure> {
         }
         other => other?,
     };
-    let is_empty = replica.inventory().await?.generations().next().is_none();
-    Ok(if is_empty {
+    Ok(if inventory.generations().next().is_none() {
         Found::Nothing("the replica holds nothing yet")
     } else {
-        Found::Replica(replica)
+        Found::Replica(replica, inventory)
     })
 }
 

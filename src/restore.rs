@@ -16,6 +16,7 @@ use std::sync::Arc;
 use genesis_restore::apply::{Applier, Base, Restored};
 use genesis_restore::plan::{Plan, PlanError};
 use genesis_restore::target::Target;
+use genesis_snapshot::inventory::Inventory;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use thiserror::Error;
@@ -137,28 +138,33 @@ pub struct Done {
     pub restored: Restored,
 }
 
-/// Finds the objects that make one state, and whether it could be restored to where it is wanted.
+/// Finds the objects that make one state in what was listed, and whether it could be restored to where it is wanted.
 ///
 /// # Errors
 /// [`RestoreError`]
-pub async fn find(replica: &Replica, request: &Request) -> Result<Plan, RestoreError> {
+pub async fn find(
+    replica: &Replica,
+    inventory: Inventory,
+    request: &Request,
+) -> Result<Plan, RestoreError> {
     output::check_place(&request.output, request.remove_stale)?;
-    let plan = Route::find(replica, request.target, request.generation).await?.plan;
+    let plan = Route::find(replica, inventory, request.target, request.generation).await?.plan;
     check_txid(plan.reaches, request)?;
     Ok(plan)
 }
 
-/// Restores one state of a database.
+/// Restores one state of a database, by what was listed.
 ///
 /// # Errors
 /// [`RestoreError`]; nothing is at the output then.
 pub async fn restore(
     replica: &Replica,
+    inventory: Inventory,
     request: &Request,
     mut progress: impl FnMut(Progress),
 ) -> Result<Done, RestoreError> {
     output::check_place(&request.output, request.remove_stale)?;
-    let mut route = Route::find(replica, request.target, request.generation).await?;
+    let mut route = Route::find(replica, inventory, request.target, request.generation).await?;
     loop {
         let output = Output::prepare(&request.output, request.remove_stale)?;
         match assemble(replica, &route, output, request, &mut progress).await {

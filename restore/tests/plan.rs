@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use genesis_restore::plan::{Plan, PlanError, plan};
+use genesis_restore::plan::{Plan, PlanError, backup, plan};
 use genesis_restore::target::Target;
 use genesis_snapshot::inventory::{Gap, Inventory, Line};
-use genesis_wal::id::{Epoch, Generation, Txid};
+use genesis_wal::id::{BackupId, Epoch, Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, SegmentName};
 use genesis_wal::time::Micros;
 use proptest::prelude::*;
@@ -75,6 +75,21 @@ fn txid(txid: u64) -> Target {
 
 fn millis(ms: u64) -> Target {
     Target::Time(Micros(ms * 1000))
+}
+
+#[test]
+fn a_backup_is_found_by_its_id() {
+    let inventory = two_lines();
+    let id = |epoch| BackupId { epoch: Epoch(epoch), attempt: 0 };
+    let found = |epoch, line| {
+        backup(&inventory, id(epoch), line).map(|state| (state.generation, state.txid))
+    };
+    assert_eq!(found(2, None), Ok((generation(2), Txid(10))));
+    assert_eq!(found(2, Some(generation(2))), Ok((generation(2), Txid(10))));
+    assert_eq!(found(2, Some(generation(1))), Err(PlanError::UnknownBackup(id(2))));
+    assert_eq!(found(3, None), Err(PlanError::UnknownBackup(id(3))));
+    let nowhere = generation(3);
+    assert_eq!(found(2, Some(nowhere)), Err(PlanError::UnknownGeneration(nowhere)));
 }
 
 #[test]

@@ -13,8 +13,7 @@ use super::{open, print, print_json};
 use crate::replica::{Replica, ReplicaError};
 
 pub async fn run(args: ListArgs, configuration: &Configuration) -> Result<Code, Failure> {
-    let replica = open(&configuration.replica(&args.source)?).await?;
-    let inventory = replica.inventory().await?;
+    let (replica, inventory) = open(&configuration.replica(&args.source)?).await?;
     if args.transactions {
         return transactions::run(&replica, &inventory, &args).await;
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use genesis_restore::plan::{Plan, backup};
 use genesis_restore::target::Target;
+use genesis_snapshot::inventory::Inventory;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::time::Micros;
 use serde::Serialize;
@@ -25,9 +26,9 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
     if args.if_exists == Some(Otherwise::Skip) && args.output.exists() {
         return skip(&args, &format!("{} is there already", args.output.display()));
     }
-    let replica = if args.if_no_replica == Some(Otherwise::Skip) {
+    let (replica, inventory) = if args.if_no_replica == Some(Otherwise::Skip) {
         match open_unless_empty(&place).await? {
-            Found::Replica(replica) => replica,
+            Found::Replica(replica, inventory) => (replica, inventory),
             Found::Nothing(reason) => return skip(&args, reason),
         }
     } else {
@@ -38,11 +39,11 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
         typed => typed,
     };
     if args.dry_run {
-        show_plan(&replica, &args).await
+        show_plan(&replica, inventory, &args).await
     } else {
         let mut shutdown = listen()?;
         tokio::select! {
-            restored = restore_and_show(&replica, &args, state_folder) => restored,
+            restored = restore_and_show(&replica, inventory, &args, state_folder) => restored,
             // What was written is gone with the restore.
             signal = shutdown.asked() => Ok(Code(128 + signal)),
         }
@@ -58,8 +59,13 @@ fn skip(args: &RestoreArgs, reason: &str) -> Result<Code, Failure> {
     Ok(Code::DONE)
 }
 
-async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, Failure> {
-    let plan = find(replica, &request(replica, args).await?).await?;
+async fn show_plan(
+    replica: &Replica,
+    inventory: Inventory,
+    args: &RestoreArgs,
+) -> Result<Code, Failure> {
+    let request = request(&inventory, args)?;
+    let plan = find(replica, inventory, &request).await?;
     if args.json {
         print_json(&PlanReport::of(&plan))?;
     } else {
@@ -70,12 +76,13 @@ async fn show_plan(replica: &Replica, args: &RestoreArgs) -> Result<Code, Failur
 
 async fn restore_and_show(
     replica: &Replica,
+    inventory: Inventory,
     args: &RestoreArgs,
     state_folder: Option<PathBuf>,
 ) -> Result<Code, Failure> {
     let mut display = Display::new();
-    let request = Request { state_folder, ..request(replica, args).await? };
-    let done = restore(replica, &request, |progress| display.show(progress)).await?;
+    let request = Request { state_folder, ..request(&inventory, args)? };
+    let done = restore(replica, inventory, &request, |progress| display.show(progress)).await?;
     drop(display);
     if args.json {
         print_json(&Report::of(&done, args))?;
@@ -86,13 +93,12 @@ async fn restore_and_show(
 }
 
 /// Which state is meant, and in which line of history, if that is said.
-async fn target(
-    replica: &Replica,
+fn target(
+    inventory: &Inventory,
     args: &RestoreArgs,
-) -> Result<(Target, Option<Generation>), Failure> {
+) -> Result<(Target, Option<Generation>), RestoreError> {
     if let Some(id) = args.backup {
-        let state = backup(&replica.inventory().await?, id, args.generation);
-        let state = state.map_err(RestoreError::from)?;
+        let state = backup(inventory, id, args.generation)?;
         return Ok((Target::Txid(state.txid), Some(state.generation)));
     }
     let target = match (args.txid, args.timestamp) {
@@ -103,8 +109,8 @@ async fn target(
     Ok((target, args.generation))
 }
 
-async fn request(replica: &Replica, args: &RestoreArgs) -> Result<Request, Failure> {
-    let (target, generation) = target(replica, args).await?;
+fn request(inventory: &Inventory, args: &RestoreArgs) -> Result<Request, RestoreError> {
+    let (target, generation) = target(inventory, args)?;
     Ok(Request {
         target,
         generation,

@@ -60,7 +60,14 @@ impl Replica {
     /// # Errors
     /// As [`history`](Self::history), where it does not tell.
     pub async fn inventory(&self) -> Result<Inventory, ReplicaError> {
-        let listed = self.store.list("").await?;
+        self.inventory_in(self.store.list("").await?).await
+    }
+
+    /// The same of what was listed already.
+    pub(super) async fn inventory_in(
+        &self,
+        listed: Vec<Listed>,
+    ) -> Result<Inventory, ReplicaError> {
         let newest = bases_in(&listed).max();
         let bases = match self.bases(&listed, newest, Vec::new()).await {
             Err(ReplicaError::Object(error)) => {

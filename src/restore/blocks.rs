@@ -21,6 +21,11 @@ use crate::store::Store;
 /// Bytes fetched at once.
 const FETCH: u64 = 4 << 20;
 
+/// Runs under way for each thread, and in all at most: while some are unpacked and written, others are on
+/// their way, or nothing comes for a round trip. At most 128 MiB.
+const AHEAD: usize = 2;
+const MOST_AHEAD: usize = 32;
+
 /// Bytes between two blocks that are fetched along: the ends of parts stand there.
 const SKIP: u64 = 4096;
 
@@ -66,7 +71,7 @@ impl Blocks {
         }
     }
 
-    /// Writes them, with at most `parallelism` runs under way at once.
+    /// Writes them, with [`AHEAD`] times `parallelism` runs under way at once.
     ///
     /// # Errors
     /// [`RestoreError`] naming the pack that cannot be used.
@@ -79,9 +84,10 @@ impl Blocks {
         let layout = self.manifest.layout;
         let total = u64::from(layout.pages) * u64::from(layout.page_size.get());
         let mut runs = runs(&self.manifest).into_iter();
+        let at_once = parallelism.get().saturating_mul(AHEAD).min(MOST_AHEAD);
         let (mut under_way, mut written) = (JoinSet::new(), 0);
         loop {
-            for run in runs.by_ref().take(parallelism.get() - under_way.len()) {
+            for run in runs.by_ref().take(at_once - under_way.len()) {
                 under_way.spawn(self.clone().restore(run, output.pages()));
             }
             let Some(ended) = under_way.join_next().await else {

@@ -31,7 +31,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Finds the objects. Where one is missing in between, it may be under way, as a writer has several
+    /// Finds the objects in what was listed. Where one is missing in between, it may be under way, as a writer has several
     /// under way at once: the replica is listed again for a while, and for longer if it changes. Where it
     /// does not come, the writer may have ended before it did: then the latest state is the one before.
     ///
@@ -39,10 +39,10 @@ impl Route {
     /// When the replica cannot be listed, or does not hold the state.
     pub async fn find(
         replica: &Replica,
+        mut inventory: Inventory,
         target: Target,
         generation: Option<Generation>,
     ) -> Result<Self, RestoreError> {
-        let mut inventory = replica.inventory().await?;
         let (mut looks, mut unchanged) = (0, 0);
         loop {
             match plan(&inventory, target, generation) {
@@ -197,6 +197,10 @@ mod tests {
         (replica, store)
     }
 
+    async fn find(replica: &Replica, target: Target) -> Result<Route, RestoreError> {
+        Route::find(replica, replica.inventory().await?, target, None).await
+    }
+
     #[tokio::test]
     async fn a_segment_that_is_under_way_is_waited_for() {
         let (replica, store) = with_a_gap().await;
@@ -204,7 +208,8 @@ mod tests {
             tokio::time::sleep(LOOK_PAUSE * 2).await;
             store.create(&segment(4), Body::Bytes("x".into())).await.unwrap();
         };
-        let (route, ()) = tokio::join!(Route::find(&replica, Target::Latest, None), arrives);
+        let find = find(&replica, Target::Latest);
+        let (route, ()) = tokio::join!(find, arrives);
         assert_eq!(route.unwrap().plan.segments.len(), 3);
     }
 
@@ -238,7 +243,7 @@ mod tests {
             store.create(&segment(first), body(first, 3)).await.unwrap();
         }
         store.remove(&segment(6)).await.unwrap();
-        let find = |target| Route::find(&replica, target, None);
+        let find = |target| find(&replica, target);
         assert_eq!(find(Target::Latest).await.unwrap().plan.reaches, Txid(3));
         for target in [Target::Txid(Txid(9)), Target::Time(Micros(u64::MAX))] {
             let route = find(target).await;
@@ -289,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_does_not_come_is_missing() {
         let (replica, _store) = with_a_gap().await;
-        let route = Route::find(&replica, Target::Latest, None).await;
+        let route = find(&replica, Target::Latest).await;
         assert!(matches!(route, Err(RestoreError::Plan(PlanError::Gap { .. }))), "{route:?}");
     }
 }

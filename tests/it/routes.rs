@@ -38,7 +38,10 @@ pub async fn try_restore(replica: &Replica, target: Target) -> Result<Vec<u8>, R
         check: None,
         state_folder: None,
     };
-    let restored = restore(replica, &request, |_| ()).await;
+    let restored = match replica.inventory().await {
+        Ok(inventory) => restore(replica, inventory, &request, |_| ()).await,
+        Err(error) => Err(error.into()),
+    };
     // The database and its local state, or nothing.
     let left = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(left, if restored.is_ok() { 2 } else { 0 });

@@ -37,13 +37,14 @@ pub async fn restore(databases: &[Database], may_be_empty: bool) -> Result<(), F
 
 async fn restore_latest(database: &Database) -> Result<(), Failure> {
     let path = database.path.display();
-    let replica = match open_unless_empty(&database.replica).await.map_err(not_nothing)? {
-        Found::Replica(replica) => replica,
-        Found::Nothing(reason) => {
-            tracing::info!(%path, reason, "nothing to restore: the application starts without");
-            return Ok(());
-        }
-    };
+    let (replica, inventory) =
+        match open_unless_empty(&database.replica).await.map_err(not_nothing)? {
+            Found::Replica(replica, inventory) => (replica, inventory),
+            Found::Nothing(reason) => {
+                tracing::info!(%path, reason, "nothing to restore: the application starts without");
+                return Ok(());
+            }
+        };
     let request = Request {
         target: Target::Latest,
         generation: None,
@@ -56,7 +57,8 @@ async fn restore_latest(database: &Database) -> Result<(), Failure> {
         state_folder: database.settings.state_dir.clone(),
     };
     let mut display = Display::new();
-    let restored = restore::restore(&replica, &request, |progress| display.show(progress)).await;
+    let show = |progress| display.show(progress);
+    let restored = restore::restore(&replica, inventory, &request, show).await;
     drop(display);
     let restored = restored.map_err(|error| not_nothing(error.into()))?.restored;
     tracing::info!(%path, txid = restored.txid.0, time = %restored.time, "restored");

@@ -251,8 +251,8 @@ impl World {
         }
         let store = Arc::new(self.sea().objects().clone());
         let done = self.restores.block_on(async {
-            let replica = Replica::open(store).await?;
-            restore(&replica, &request, |_| {}).await
+            let (replica, inventory) = Replica::open_listed(store).await?;
+            restore(&replica, inventory, &request, |_| {}).await
         });
         let pages = match &done {
             Ok(_) => {

@@ -34,8 +34,8 @@ impl World {
         crate::durable::create_folders(&folder, 0o700).unwrap();
         let request = request(target, generation, folder.join("restored"));
         let done = self.restores.block_on(async {
-            let replica = Replica::open(Arc::new(store)).await?;
-            restore(&replica, &request, |_| {}).await
+            let (replica, inventory) = Replica::open_listed(Arc::new(store)).await?;
+            restore(&replica, inventory, &request, |_| {}).await
         });
         let done = done.map(|done| (done, std::fs::read(&request.output).unwrap()));
         std::fs::remove_dir_all(folder).unwrap();
