@@ -264,7 +264,8 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "CHECK", value_enum, default_value = "none")]
     pub integrity_check: IntegrityCheck,
 
-    /// Ranges of objects fetched at once, and threads at work: at most 32.
+    /// Segments fetched at once, and threads that verify: at most 32. Of a snapshot, twice as many ranges
+    /// are fetched at once, up to 32.
     #[arg(long, value_name = "N", value_parser = parallelism, default_value_t = PARALLELISM)]
     pub parallelism: NonZeroUsize,
 
