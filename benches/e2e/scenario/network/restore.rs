@@ -16,7 +16,7 @@ use crate::bucket::Bucket;
 use crate::clock;
 use crate::figure::{Figure, figure};
 use crate::s3::Server;
-use crate::side::{Destination, Log, Side};
+use crate::side::{AUTHORITIES, Destination, Log, Side};
 use crate::statistics::{millis, number};
 use crate::wire::{Request, Wire, by_verb};
 
@@ -24,8 +24,9 @@ use crate::wire::{Request, Wire, by_verb};
 const SEGMENTS: u32 = 3600;
 const PACE: Duration = Duration::from_millis(12);
 
-/// Litestream's upload is over when nothing was stored for so long.
+/// Litestream's upload is over when nothing was stored for so long, and takes no longer than this.
 const SILENCE: u64 = 5_000_000_000;
+const PATIENCE: u64 = 120_000_000_000;
 const POLL: Duration = Duration::from_millis(100);
 
 const ROUND_TRIP_20: Duration = Duration::from_millis(20);
@@ -116,7 +117,9 @@ fn replicated(kept: &Kept, place: Place<'_>, side: &Side) -> Result<Bucket> {
         let done = requests.iter().filter(|r| r.verb != "GET").filter_map(Request::done).max();
         done.filter(|_| !is_pending)
     };
+    let until = clock::nanos() + PATIENCE;
     while latest().is_none_or(|done| clock::nanos() < done + SILENCE) {
+        ensure!(clock::nanos() < until, "{} does not store the database", side.name());
         clock::rest(POLL);
     }
     replicator.context("nothing is replicated")?.stop()?;
@@ -157,7 +160,7 @@ fn restoring(
         bucket.configure_litestream(&config, &kept.database, wire)?;
         let mut command = Command::new(program);
         command.arg("restore").arg("-config").arg(config).arg("-o").arg(output);
-        command.arg(&kept.database);
+        command.arg(&kept.database).env_remove(AUTHORITIES);
         Ok(command)
     } else {
         let mut command = Command::new(env!("CARGO_BIN_EXE_genesis-replicate"));
