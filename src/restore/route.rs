@@ -266,7 +266,7 @@ mod tests {
         for (first, stored) in [(6, 1), (8, 3)] {
             store.create(&segment(first), body(first, stored)).await.unwrap();
         }
-        let find = || Route::find(&replica, Target::Latest, None);
+        let find = || find(&replica, Target::Latest);
         assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
         store.create(&segment(10), body(10, 5)).await.unwrap();
         assert_missing(&find().await);
@@ -277,7 +277,7 @@ mod tests {
         let (replica, store) = with_a_gap().await;
         store.remove(&segment(6)).await.unwrap();
         store.create(&segment(6), body(6, 3)).await.unwrap();
-        let find = || Route::find(&replica, Target::Latest, None);
+        let find = || find(&replica, Target::Latest);
         assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
         let holder = Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() };
         let fence =
