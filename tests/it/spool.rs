@@ -1,6 +1,6 @@
 //! The spool: what waits in it while the replica is away, and its limit.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use genesis_wal::id::Epoch;
@@ -10,17 +10,12 @@ use serde_json::Value;
 
 use crate::support::{
     Application, Mounted, Process, Sandbox, Sqlite, can_trace, contents_of, failing_at,
-    files_below, rows_of, wait_until, wal_frames, write,
+    files_below, rename, rows_of, wait_until, wal_frames, write,
 };
 
 /// The replica's folder while it is away.
 fn away(sandbox: &Sandbox) -> PathBuf {
     sandbox.path("away")
-}
-
-#[allow(clippy::disallowed_methods, reason = "no file of a running database")]
-fn rename(from: &Path, to: &Path) {
-    std::fs::rename(from, to).unwrap();
 }
 
 fn waiting_bytes(sandbox: &Sandbox) -> u64 {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Process, Sandbox, contents_of, wait_until};
+use crate::support::{Process, Sandbox, contents_of, rename, wait_until, write};
 
 const SIGNALS: [Signal; 7] = [
     Signal::TERM,
@@ -270,9 +270,10 @@ fn a_request_before_the_application_starts() {
     for signal in [Signal::USR1, Signal::USR2] {
         process.signal(signal);
     }
-    std::fs::remove_file(&description).unwrap();
-    let answer = br#"{"format": 1, "replica": "0123456789abcdef0123456789abcdef"}"#;
-    crate::support::write(&description, answer);
+    // In one step: it may be asking at any moment.
+    let answer = sandbox.path("answer");
+    write(&answer, br#"{"format": 1, "replica": "0123456789abcdef0123456789abcdef"}"#);
+    rename(&answer, &description);
     // What is read of the pipe is no answer: it asks again.
     drop(pipe);
     let ended = process.wait().expect_code(0);

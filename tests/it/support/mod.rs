@@ -28,6 +28,6 @@ pub use process::{Ended, Process};
 pub use proxy::{Fault, Proxy, Request};
 pub use random::{Random, Repeatable};
 pub use s3::Server;
-pub use sandbox::{Sandbox, files_below, mode, write};
+pub use sandbox::{Sandbox, files_below, mode, rename, write};
 pub use trace::{can_attach, can_trace, failing_at, failing_on, killed_at, traced};
 pub use wait::{setting, wait_until};

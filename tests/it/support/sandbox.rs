@@ -272,6 +272,12 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
     File::create(path).unwrap().write_all(bytes.as_ref()).unwrap();
 }
 
+/// Renames what is no file of a running database; what was in that place is gone.
+#[allow(clippy::disallowed_methods, reason = "it needs to survive no power failure")]
+pub fn rename(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap();
+}
+
 /// The permissions of a file or folder.
 pub fn mode(path: &Path) -> u32 {
     path.symlink_metadata().unwrap().permissions().mode() & 0o7777
