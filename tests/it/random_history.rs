@@ -4,12 +4,18 @@
 
 use rusqlite::Connection;
 
-use crate::support::{Application, Process, Random, Repeatable, Sandbox, Sqlite, setting};
+use crate::support::{
+    Application, Process, Random, Repeatable, Sandbox, Sqlite, setting, wait_until,
+};
 
 const HISTORIES: u64 = 2;
 
 /// Transactions in a history.
 const LENGTH: usize = 40;
+
+/// What is logged when a start has found out from where it records.
+const RECORDING: [&str; 2] =
+    ["continuing what the replica holds", "every page is as it was recorded"];
 
 const ROWS: &str = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i <";
 
@@ -96,7 +102,13 @@ impl Scene {
             self.sandbox.wait_for_txid(self.states.len() as u64);
             replicator.kill();
         }
-        self.replicator = Some(self.sandbox.replicate());
+        let replicator = self.sandbox.replicate();
+        // Behind frames without checksums every page is compared first.
+        wait_until("the place from which it goes on", || {
+            let is_known = RECORDING.iter().any(|text| replicator.logged(text) > 0);
+            is_known.then_some(())
+        });
+        self.replicator = Some(replicator);
     }
 
     /// One to four changes, some of them taken back within the transaction.
