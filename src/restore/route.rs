@@ -31,9 +31,10 @@ pub struct Route {
 }
 
 impl Route {
-    /// Finds the objects in what was listed. Where one is missing in between, it may be under way, as a writer has several
-    /// under way at once: the replica is listed again for a while, and for longer if it changes. Where it
-    /// does not come, the writer may have ended before it did: then the latest state is the one before.
+    /// Finds the objects in what was listed. Where one is missing in between, it may be under way, as a
+    /// writer has several under way at once: the replica is listed again for a while, and for longer if it
+    /// changes. Where it does not come, the writer may have ended before it did: then the latest state is
+    /// the one before.
     ///
     /// # Errors
     /// When the replica cannot be listed, or does not hold the state.

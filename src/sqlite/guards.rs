@@ -1,6 +1,7 @@
 //! The locks that keep the WAL: read transactions on two connections, the write lock, and a pin on a
 //! read slot. Which of them is moved when is the ratchet's to say; here they are taken and given up.
 
+use std::io;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::mpsc;
@@ -143,7 +144,7 @@ impl Source {
     /// `meanwhile` is done again and again; after a rest, where that says that there was nothing to do.
     ///
     /// # Errors
-    /// When SQLite fails, there is no thread to be had, or from `meanwhile`.
+    /// When SQLite fails, or from `meanwhile`.
     pub fn checkpoint_beside<E: From<SourceError>>(
         &mut self,
         meanwhile: impl FnMut(&mut Self) -> Result<bool, E>,
@@ -156,14 +157,16 @@ impl Source {
         Ok(done??)
     }
 
-    /// Does what waits for the disk on a thread of its own, and `meanwhile` beside it.
-    fn beside<T: Send, E: From<SourceError>>(
+    /// Does what waits for the disk on a thread of its own, and `meanwhile` beside it. Where there is no
+    /// thread to be had, it is done here.
+    fn beside<T: Send, E>(
         &mut self,
-        work: impl FnOnce() -> T + Send,
+        mut work: impl FnMut() -> T + Send,
         mut meanwhile: impl FnMut(&mut Self) -> Result<bool, E>,
     ) -> Result<T, E> {
         let (ended, end) = mpsc::channel();
-        thread::scope(|scope| {
+        let on_a_thread = thread::scope(|scope| {
+            let work = &mut work;
             let run = move || {
                 let done = work();
                 // Nobody has stopped to listen.
@@ -171,8 +174,7 @@ impl Source {
                 done
             };
             let thread = thread::Builder::new().name("checkpoint".into());
-            let running = thread.spawn_scoped(scope, run);
-            let running = running.map_err(|error| self.io("begin a thread for", error))?;
+            let running = thread.spawn_scoped(scope, run)?;
             let mut beside = Ok(());
             while !running.is_finished() {
                 match beside.is_ok().then(|| meanwhile(self)) {
@@ -183,7 +185,11 @@ impl Source {
                 }
             }
             let done = running.join().unwrap_or_else(|panic| resume_unwind(panic));
-            beside.map(|()| done)
+            Ok::<_, io::Error>(beside.map(|()| done))
+        });
+        on_a_thread.unwrap_or_else(|error| {
+            tracing::debug!(%error, "no thread to wait for the disk");
+            Ok(work())
         })
     }
 
