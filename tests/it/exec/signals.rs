@@ -58,11 +58,14 @@ impl Noted {
         let exec = self.sandbox.exec_command(&[], application);
         let mut command = Command::new(prefix[0]);
         if prefix[0] == "script" {
+            // In the place of the shell that it is given to, which would lead the session, and end by the
+            // first key.
             let words = [exec.get_program()].into_iter().chain(exec.get_args());
-            let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
-            let words: Vec<_> =
-                prefix[2..].iter().map(|&word| word.to_owned()).chain(words.map(quoted)).collect();
-            command.args(&prefix[1..2]).arg(words.join(" ")).arg("/dev/null");
+            let quoted = words.map(|word| format!(" '{}'", word.to_str().unwrap()));
+            command
+                .args(&prefix[1..])
+                .arg(format!("exec{}", quoted.collect::<String>()))
+                .arg("/dev/null");
         } else {
             command.args(&prefix[1..]).arg(exec.get_program()).args(exec.get_args());
         }
@@ -135,7 +138,7 @@ fn every_signal_reaches_the_application_once() {
 #[test]
 fn a_hangup_reaches_the_application_where_we_lead_the_session() {
     let noted = Noted::new();
-    let terminal = noted.start(&["script", "-qec", "exec"], &DIRECT);
+    let terminal = noted.start(&["script", "-qec"], &DIRECT);
     noted.runner();
     noted.end_with_the_next();
     terminal.kill();
