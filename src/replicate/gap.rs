@@ -9,11 +9,18 @@
 //! any time: a page that no commit in the WAL has written stands still in the file for as long as the
 //! WAL is held, and one that a commit has written is confirmed by then. A WAL that is read from its
 //! start may tell of a database that was longer once: pages that it grows by then are unconfirmed, too.
+//! It may also tell of commits that were recorded: what such a page was when the gap opened is kept, so
+//! that one that is the same in the end does not differ.
+
+use std::collections::HashMap;
 
 use fixedbitset::FixedBitSet;
-use genesis_wal::page::PageNumber;
+use genesis_wal::page::{PageHash, PageNumber};
 use genesis_wal::segment::TransactionKind;
 use genesis_wal::time::Micros;
+
+/// The most pages of which is kept what they were, 32 MiB. Others differ once they are written.
+const MOST_KEPT: usize = 1 << 20;
 
 /// The pages of which not everything was recorded.
 #[derive(Debug, Clone)]
@@ -21,6 +28,8 @@ pub struct Gap {
     unconfirmed: FixedBitSet,
     left: usize,
     differing: FixedBitSet,
+    /// What pages were when they were first written or cut off, where that is what was recorded.
+    recorded: HashMap<PageNumber, Option<PageHash>>,
     /// Commits in it; `None` when nobody knows.
     commits: Option<u32>,
     since: Micros,
@@ -33,7 +42,8 @@ impl Gap {
         let mut unconfirmed = FixedBitSet::with_capacity(pages as usize);
         unconfirmed.insert_range(..);
         let differing = FixedBitSet::with_capacity(pages as usize);
-        Self { unconfirmed, left: pages as usize, differing, commits: None, since }
+        let recorded = HashMap::new();
+        Self { unconfirmed, left: pages as usize, differing, recorded, commits: None, since }
     }
 
     /// A gap of which every commit is seen.
@@ -41,7 +51,8 @@ impl Gap {
     pub fn counted(pages: u32, since: Micros) -> Self {
         let unconfirmed = FixedBitSet::with_capacity(pages as usize);
         let differing = unconfirmed.clone();
-        Self { unconfirmed, left: 0, differing, commits: Some(0), since }
+        let recorded = HashMap::new();
+        Self { unconfirmed, left: 0, differing, recorded, commits: Some(0), since }
     }
 
     /// A gap that no commit accounts for, in a database of `pages` pages.
@@ -50,13 +61,59 @@ impl Gap {
         Self { commits: None, ..Self::counted(pages, since) }
     }
 
-    /// Takes a commit in that left `pages` pages.
+    /// Takes a commit in that was seen, and left `pages` pages.
     pub fn absorb(&mut self, written: impl IntoIterator<Item = PageNumber>, pages: u32) {
         self.resize(pages);
         for page in written {
             self.mark(page);
         }
         self.commits = self.commits.map(|commits| commits.saturating_add(1));
+    }
+
+    /// Follows the database to a length of so many pages.
+    pub fn resize(&mut self, pages: u32) {
+        let pages = pages as usize;
+        if pages < self.unconfirmed.len() {
+            self.left -= self.unconfirmed.count_ones(pages..);
+            self.unconfirmed = shortened(&self.unconfirmed, pages);
+            self.differing = shortened(&self.differing, pages);
+        } else {
+            let before = self.unconfirmed.len();
+            self.unconfirmed.grow(pages);
+            self.differing.grow(pages);
+            if self.commits.is_none() {
+                self.unconfirmed.insert_range(before..);
+                self.left += pages - before;
+            }
+        }
+    }
+
+    /// Notes what a page is now, and what it was before as far as the page table tells. It differs unless
+    /// it is what was recorded.
+    pub fn write(&mut self, page: PageNumber, before: Option<PageHash>, now: PageHash) {
+        self.confirm(page);
+        let index = page.index();
+        if index >= self.differing.len() {
+            return;
+        }
+        if !self.differing.contains(index) {
+            self.keep(page, before);
+        }
+        let recorded = self.recorded.get(&page).copied().flatten();
+        self.differing.set(index, recorded != Some(now));
+    }
+
+    /// Keeps what a page was that is about to be cut off: the database may grow again.
+    pub fn cut(&mut self, page: PageNumber, before: Option<PageHash>) {
+        if !self.differing.contains(page.index()) {
+            self.keep(page, before);
+        }
+    }
+
+    fn keep(&mut self, page: PageNumber, before: Option<PageHash>) {
+        if self.recorded.len() < MOST_KEPT {
+            self.recorded.entry(page).or_insert(before);
+        }
     }
 
     /// Notes that a page may differ from what was recorded, and what it is now.
@@ -102,8 +159,9 @@ impl Gap {
 
     /// Forgets what was confirmed, after a doubt; what may differ is kept.
     pub fn distrust(&mut self, pages: u32) {
-        let differing = std::mem::take(&mut self.differing);
-        *self = Self { differing, ..Self::unknown(pages, self.since) };
+        let (differing, recorded) =
+            (std::mem::take(&mut self.differing), std::mem::take(&mut self.recorded));
+        *self = Self { differing, recorded, ..Self::unknown(pages, self.since) };
         self.differing.grow(pages as usize);
     }
 
@@ -132,23 +190,6 @@ impl Gap {
     pub fn since(&self) -> Micros {
         self.since
     }
-
-    fn resize(&mut self, pages: u32) {
-        let pages = pages as usize;
-        if pages < self.unconfirmed.len() {
-            self.left -= self.unconfirmed.count_ones(pages..);
-            self.unconfirmed = shortened(&self.unconfirmed, pages);
-            self.differing = shortened(&self.differing, pages);
-        } else {
-            let before = self.unconfirmed.len();
-            self.unconfirmed.grow(pages);
-            self.differing.grow(pages);
-            if self.commits.is_none() {
-                self.unconfirmed.insert_range(before..);
-                self.left += pages - before;
-            }
-        }
-    }
 }
 
 fn pages_of(bits: &FixedBitSet) -> impl Iterator<Item = PageNumber> {
@@ -174,10 +215,51 @@ mod tests {
         gap.differing().map(PageNumber::get).collect()
     }
 
+    /// A commit that leaves so many pages, of which these are new.
+    fn write(gap: &mut Gap, pages: &[u32], len: u32) {
+        gap.resize(len);
+        for &number in pages {
+            gap.write(page(number), Some(PageHash(0)), PageHash(1));
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_as_it_was_recorded_does_not_differ() {
+        let mut gap = Gap::unknown(3, Micros(5));
+        gap.write(page(1), Some(PageHash(9)), PageHash(7));
+        gap.write(page(2), Some(PageHash(9)), PageHash(9));
+        assert_eq!((differing(&gap), gap.is_unconfirmed(page(2))), (vec![1], false));
+        // A doubt does not change what was recorded.
+        gap.distrust(3);
+        gap.write(page(1), Some(PageHash(7)), PageHash(9));
+        gap.write(page(2), Some(PageHash(9)), PageHash(8));
+        assert_eq!(differing(&gap), [2]);
+        // Of what may differ for another reason nobody knows what was recorded.
+        gap.mark(page(3));
+        gap.write(page(3), Some(PageHash(9)), PageHash(9));
+        assert_eq!(differing(&gap), [2, 3]);
+    }
+
+    #[test]
+    fn a_page_that_is_cut_off_and_comes_back_as_it_was_does_not_differ() {
+        let mut gap = Gap::unknown(3, Micros(5));
+        gap.cut(page(3), Some(PageHash(9)));
+        write(&mut gap, &[1], 2);
+        gap.resize(4);
+        gap.write(page(3), Some(PageHash(0)), PageHash(9));
+        gap.write(page(4), Some(PageHash(0)), PageHash(9));
+        assert_eq!(differing(&gap), [1, 4]);
+        gap.cut(page(4), Some(PageHash(9)));
+        gap.resize(3);
+        gap.resize(4);
+        gap.write(page(4), Some(PageHash(0)), PageHash(9));
+        assert_eq!(differing(&gap), [1, 4], "it was not recorded");
+    }
+
     #[test]
     fn a_page_is_confirmed_once_by_a_commit_or_by_a_look() {
         let mut gap = Gap::unknown(3, Micros(5));
-        gap.absorb([page(2)], 3);
+        write(&mut gap, &[2], 3);
         assert!(!gap.confirm(page(2)), "the look at the file comes too late");
         assert!(gap.confirm(page(1)) && !gap.is_complete());
         assert!(gap.confirm(page(3)) && gap.is_complete());
@@ -188,10 +270,10 @@ mod tests {
     #[test]
     fn pages_that_are_cut_off_need_no_look_and_grown_ones_do_unless_they_were_written() {
         let mut gap = Gap::unknown(5, Micros(5));
-        gap.absorb([page(1), page(5)], 5);
-        gap.absorb([page(2)], 2);
+        write(&mut gap, &[1, 5], 5);
+        write(&mut gap, &[2], 2);
         assert!(gap.is_complete());
-        gap.absorb([page(3), page(4)], 5);
+        write(&mut gap, &[3, 4], 5);
         assert_eq!((gap.is_complete(), gap.is_unconfirmed(page(5))), (false, true));
         assert!(gap.confirm(page(5)) && gap.is_complete());
         assert_eq!(differing(&gap), [1, 2, 3, 4]);

@@ -168,7 +168,9 @@ impl Recorder {
     ) -> Result<(), RecordError> {
         let pages = || written.hashed.iter().map(|image| image.0);
         if let Some(gap) = &mut self.gap {
-            gap.absorb(pages(), transaction.pages);
+            if gap.is_counted() {
+                gap.absorb(pages(), transaction.pages);
+            }
             return Ok(());
         }
         let Some(line) = &mut self.line else { return Ok(()) };
@@ -334,13 +336,19 @@ impl Recorder {
         images: &[(PageNumber, PageHash)],
         pages: u32,
     ) -> Result<(), RecordError> {
-        if self.gap.as_ref().is_some_and(|gap| !gap.is_counted()) {
-            self.table.resize(pages)?;
-            for &(page, hash) in images {
-                self.table.set(page, hash);
+        match &mut self.gap {
+            Some(gap) if !gap.is_counted() => {
+                for page in (pages + 1..=self.table.pages()).filter_map(PageNumber::new) {
+                    gap.cut(page, self.table.hash(page));
+                }
+                self.table.resize(pages)?;
+                gap.resize(pages);
+                for &(page, hash) in images {
+                    gap.write(page, self.table.hash(page), hash);
+                    self.table.set(page, hash);
+                }
             }
-        } else {
-            self.table.advance(images, pages)?;
+            _ => drop(self.table.advance(images, pages)?),
         }
         let written = || images.iter().map(|image| image.0);
         self.read_back.record(written());

@@ -36,7 +36,7 @@ impl Recorder {
         let since = self.line.as_ref().map_or(Micros(0), Segments::last_time);
         let known = self.table.pages();
         let gap = self.gap.get_or_insert_with(|| Gap::counted(known, since));
-        gap.absorb([], pages);
+        gap.resize(pages);
         gap.distrust(pages);
         self.passes = None;
         self.read_back.doubt();
@@ -49,9 +49,10 @@ impl Recorder {
         let Some(gap) = &mut self.gap else { return };
         let pages = (first.get()..).filter_map(PageNumber::new);
         for (page, &hash) in pages.zip(hashes) {
-            if gap.confirm(page) && self.table.hash(page) != Some(hash) {
+            let before = self.table.hash(page);
+            if gap.confirm(page) && before != Some(hash) {
                 self.table.set(page, hash);
-                gap.mark(page);
+                gap.write(page, before, hash);
                 if let Some(passes) = &mut self.passes {
                     passes.touch([page], self.table.pages());
                 }
