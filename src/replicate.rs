@@ -34,6 +34,7 @@ mod likeness;
 mod merging;
 mod origin;
 mod ownership;
+mod packing;
 mod passes;
 mod ratchet;
 mod readback;

@@ -125,11 +125,13 @@ impl Bases {
 
     /// Learns how the next image of a page was stored.
     pub fn stored(&mut self, number: PageNumber, stored: Stored) {
+        // A base may have been found before the runs were forgotten: nobody knows how long that run is.
+        let unknown = if self.others_are_full { 0 } else { LONGEST_RUN };
         if self.runs.len() >= self.most_pages && !self.runs.contains_key(&number) {
             self.runs.clear();
             self.others_are_full = false;
         }
-        let run = self.runs.entry(number).or_default();
+        let run = self.runs.entry(number).or_insert(unknown);
         *run = match stored {
             Stored::Full => 0,
             Stored::Delta => run.saturating_add(1),
@@ -336,6 +338,9 @@ mod tests {
         // The runs of 1 to 3 were forgotten for the sake of 4: full images come next, of 5 too.
         assert!([1, 2, 3, 5].iter().all(|p| find(&mut bases, *p, 10, &mut images).is_none()));
         assert_eq!(find(&mut bases, 4, 10, &mut images), Some(10));
+        // One that was found a base before that ends its run with what it is stored as.
+        bases.stored(number(5), Stored::Delta);
+        assert_eq!(find(&mut bases, 5, 10, &mut images), None);
 
         let mut bases = Bases { most_pages: 3, ..self::bases() };
         images.frames.extend((1..=9).map(|frame| (frame, 11)));

@@ -14,6 +14,7 @@ use genesis_wal::segment::{
 use genesis_wal::time::Micros;
 use thiserror::Error;
 
+use super::packing::Batch;
 use super::spool::{OpenSegment, Spool};
 
 /// A part is cut when it has grown to this many bytes, within a transaction if need be.
@@ -248,18 +249,45 @@ impl Segments {
         long: bool,
     ) -> Result<(), SegmentsError<I::Error>> {
         self.encoder.begin(header, position).map_err(SegmentsError::Encode)?;
-        for (index, &(page, hash)) in pages.iter().enumerate() {
-            let Image { bytes, base } = images.image(index, page).map_err(SegmentsError::Image)?;
-            let stored = self.encoder.page(page, hash, bytes, base);
-            images.stored(index, page, stored.map_err(SegmentsError::Encode)?);
-            if long && self.encoder.len() >= PART_BYTES {
-                self.cut().map_err(lift)?;
+        if long {
+            self.encode_together(pages, images)?;
+        } else {
+            for (index, &(page, hash)) in pages.iter().enumerate() {
+                let image = images.image(index, page).map_err(SegmentsError::Image)?;
+                let stored = self.encoder.page(page, hash, image.bytes, image.base);
+                images.stored(index, page, stored.map_err(SegmentsError::Encode)?);
             }
         }
         if self.encoder.len() >= PART_BYTES {
             self.tell_stored();
             self.encoder.cut(&mut self.complete).map_err(SegmentsError::Encode)?;
             self.completed = Some((header.txid, header.time));
+        }
+        Ok(())
+    }
+
+    /// Encodes the pages of a long transaction, of about one part at a time.
+    fn encode_together<I: Images>(
+        &mut self,
+        pages: &[(PageNumber, PageHash)],
+        images: &mut I,
+    ) -> Result<(), SegmentsError<I::Error>> {
+        let step = PART_BYTES / self.page_size.bytes();
+        let mut batch = Batch::new(self.page_size);
+        for (first, pages) in (0..).step_by(step).zip(pages.chunks(step)) {
+            for (index, &(page, _)) in (first..).zip(pages) {
+                let image = images.image(index, page).map_err(SegmentsError::Image)?;
+                batch.push(image.bytes, image.base);
+            }
+            for ((index, &(page, hash)), packed) in (first..).zip(pages).zip(batch.pack()) {
+                let packed = packed.ok_or(EncodeError::BadPage(page));
+                let stored =
+                    packed.and_then(|packed| self.encoder.packed_page(page, hash, &packed));
+                images.stored(index, page, stored.map_err(SegmentsError::Encode)?);
+                if self.encoder.len() >= PART_BYTES {
+                    self.cut().map_err(lift)?;
+                }
+            }
         }
         Ok(())
     }

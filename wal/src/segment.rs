@@ -69,7 +69,7 @@ mod patch;
 mod sequence;
 
 pub use decode::{Fragment, PageRecord, SegmentError, fragments};
-pub use encode::{EncodeError, SegmentEncoder, Stored};
+pub use encode::{EncodeError, PackedPage, Packer, SegmentEncoder, Stored};
 pub use sequence::{Reached, Sequence, SequenceError};
 
 use thiserror::Error;

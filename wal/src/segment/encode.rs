@@ -57,6 +57,34 @@ pub enum Stored {
     Delta,
 }
 
+/// The image of a page as it is stored, packed apart from the segment that it goes into: on whichever
+/// thread there is.
+#[derive(Debug, Clone)]
+pub struct PackedPage {
+    page_size: PageSize,
+    encoding: Encoding,
+    stored: Vec<u8>,
+}
+
+impl PackedPage {
+    /// Packs an image, with a `base` as a delta to that where that pays, as [`SegmentEncoder::page`]
+    /// does; `None` where one of them is not a page long.
+    #[must_use]
+    pub fn new(
+        packer: &mut Packer,
+        page_size: PageSize,
+        image: &[u8],
+        base: Option<&[u8]>,
+    ) -> Option<Self> {
+        let is_page = |bytes: &[u8]| bytes.len() == page_size.bytes();
+        if !is_page(image) || !base.is_none_or(is_page) {
+            return None;
+        }
+        let (encoding, stored) = packer.pack(page_size, image, base);
+        Some(Self { page_size, encoding, stored: stored.to_vec() })
+    }
+}
+
 /// Encodes transactions into the parts of a segment.
 ///
 /// For each transaction: [`begin`](Self::begin), then [`page`](Self::page) for each page in
@@ -161,6 +189,40 @@ impl SegmentEncoder {
         image: &[u8],
         base: Option<&[u8]>,
     ) -> Result<Stored, EncodeError> {
+        if base.is_some_and(|base| base.len() != image.len()) {
+            return Err(EncodeError::BadBase(number));
+        }
+        let mut packer = std::mem::take(&mut self.packer);
+        let (encoding, stored) = packer.pack(self.page_size, image, base);
+        let record = Record { number, hash, encoding, stored };
+        let added = self.add(&record, image.len(), base.is_some());
+        self.packer = packer;
+        added
+    }
+
+    /// Adds a page that was [packed](PackedPage::new) before. Else as [`page`](Self::page).
+    ///
+    /// # Errors
+    /// As there; nothing is written then.
+    pub fn packed_page(
+        &mut self,
+        number: PageNumber,
+        hash: PageHash,
+        page: &PackedPage,
+    ) -> Result<Stored, EncodeError> {
+        let PackedPage { page_size, encoding, ref stored } = *page;
+        let record = Record { number, hash, encoding, stored };
+        self.add(&record, page_size.bytes(), encoding.is_delta())
+    }
+
+    /// Adds the record of a page so many bytes long to the open transaction.
+    fn add(
+        &mut self,
+        record: &Record<'_>,
+        len: usize,
+        has_base: bool,
+    ) -> Result<Stored, EncodeError> {
+        let number = record.number;
         let mut current = self.last.ok_or(EncodeError::NotOpen)?;
         if current.written == current.header.records {
             return Err(EncodeError::NotOpen);
@@ -168,12 +230,11 @@ impl SegmentEncoder {
         let fits = current.last_page < Some(number)
             && number.get() <= current.header.pages
             && number != self.page_size.lock_page()
-            && image.len() == self.page_size.bytes();
+            && len == self.page_size.bytes();
         if !fits {
             return Err(EncodeError::BadPage(number));
         }
-        let is_commit = current.header.kind == TransactionKind::Commit;
-        if base.is_some_and(|base| base.len() != image.len() || !is_commit) {
+        if has_base && current.header.kind != TransactionKind::Commit {
             return Err(EncodeError::BadBase(number));
         }
         if self.part.is_none() || current.written == 0 {
@@ -186,9 +247,8 @@ impl SegmentEncoder {
             return Err(EncodeError::NotOpen);
         };
         part.count += 1;
-        let (encoding, stored) = self.packer.pack(self.page_size, image, base);
-        append_record(&mut part.payload, number, hash, encoding, stored);
-        Ok(if encoding.is_delta() { Stored::Delta } else { Stored::Full })
+        record.append_to(&mut part.payload);
+        Ok(if record.encoding.is_delta() { Stored::Delta } else { Stored::Full })
     }
 
     /// Says up to which transaction everything is stored, for the parts that end from here on.
@@ -286,7 +346,7 @@ fn append_fragment(out: &mut Vec<u8>, header: &TransactionHeader, first_record: 
 
 /// Packs images; it keeps the memory for that.
 #[derive(Debug, Default)]
-struct Packer {
+pub struct Packer {
     full: Vec<u8>,
     delta: Vec<u8>,
 }
@@ -354,18 +414,23 @@ fn append_block(image: &[u8], base: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn append_record(
-    out: &mut Vec<u8>,
+/// The record of a page.
+struct Record<'a> {
     number: PageNumber,
     hash: PageHash,
     encoding: Encoding,
-    stored: &[u8],
-) {
-    let less_one = u16::try_from(stored.len().saturating_sub(1)).unwrap_or(u16::MAX);
-    out.reserve(RECORD_LEN + stored.len());
-    out.extend_from_slice(&number.get().to_le_bytes());
-    out.push(encoding.code());
-    out.extend_from_slice(&less_one.to_le_bytes());
-    out.extend_from_slice(&hash.0.to_le_bytes());
-    out.extend_from_slice(stored);
+    stored: &'a [u8],
+}
+
+impl Record<'_> {
+    fn append_to(&self, out: &mut Vec<u8>) {
+        let stored = self.stored;
+        let less_one = u16::try_from(stored.len().saturating_sub(1)).unwrap_or(u16::MAX);
+        out.reserve(RECORD_LEN + stored.len());
+        out.extend_from_slice(&self.number.get().to_le_bytes());
+        out.push(self.encoding.code());
+        out.extend_from_slice(&less_one.to_le_bytes());
+        out.extend_from_slice(&self.hash.0.to_le_bytes());
+        out.extend_from_slice(stored);
+    }
 }
