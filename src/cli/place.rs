@@ -70,7 +70,7 @@ impl Place {
     /// How long a committed transaction may wait for upload to here, unless something else is said.
     pub fn sync_interval(&self) -> Duration {
         match self {
-            Self::Folder(_) => Duration::from_millis(50),
+            Self::Folder(_) => Duration::from_millis(80),
             Self::Bucket(_) => Duration::from_secs(1),
         }
     }

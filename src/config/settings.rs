@@ -13,7 +13,7 @@ use crate::cli::place::Place;
 /// How one database is followed. Each may also stand at the top of the configuration, for all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Settings {
-    /// How long a committed transaction may wait for upload; at most 5m. [default: 50ms to a
+    /// How long a committed transaction may wait for upload; at most 5m. [default: 80ms to a
     /// folder, 1s to an object store]
     #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
     pub sync_interval: Option<Duration>,

@@ -15,7 +15,7 @@ pub const SEAL_BYTES: u64 = 16 << 20;
 const SEAL_RETRY: Duration = Duration::from_millis(500);
 
 /// The poll while commits keep coming.
-const BUSY_POLL: Duration = Duration::from_millis(1);
+const BUSY_POLL: Duration = Duration::from_micros(1500);
 
 /// Commits no further apart than this keep the poll busy.
 const BUSY_GAP: Duration = Duration::from_millis(10);
@@ -27,11 +27,11 @@ const FIRST_RECHECK: Duration = Duration::from_micros(20);
 const RECHECK_SPAN: Duration = Duration::from_millis(3);
 
 /// The poll behind the events: at first, and once nothing has happened for long.
-const IDLE_POLL: Duration = Duration::from_millis(100);
+const IDLE_POLL: Duration = Duration::from_millis(250);
 const QUIET_POLL: Duration = Duration::from_secs(1);
 
 /// Silence after which the slower poll is enough.
-const QUIET_AFTER: Duration = Duration::from_secs(30);
+const QUIET_AFTER: Duration = Duration::from_secs(10);
 
 /// So many frames to backfill are worth a checkpoint.
 const DRAIN_FRAMES: u32 = 1000;

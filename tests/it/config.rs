@@ -170,7 +170,7 @@ fn where_it_is_found() {
 fn what_is_shown_is_a_configuration() {
     let sandbox = two_databases();
     let shown = run(&sandbox, &["config", "show"]).expect_code(0).stdout;
-    for expected in ["wal_limit = \"1MB\"", "sync_interval = \"50ms\"", "set_wal = false"] {
+    for expected in ["wal_limit = \"1MB\"", "sync_interval = \"80ms\"", "set_wal = false"] {
         assert_eq!(shown.matches(expected).count(), 2, "{shown}");
     }
     let state = format!("state_dir = {:?}", sandbox.path("other-state").display().to_string());
