@@ -18,6 +18,7 @@ mod simulated;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+mod uncached;
 
 /// An error with all its causes, on one line.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {

@@ -17,12 +17,10 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::SourceError;
 use super::frames::read_at_most;
+use crate::uncached::DONTCACHE;
 
 /// Bytes in a page of the page cache, or a whole part of one.
 const CACHE_PAGE: u64 = 4096;
-
-/// `RWF_DONTCACHE`, since Linux 6.14: what is not cached does not come to be.
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Reads the file of a followed database from other threads. What it reads is whatever stands there,
 /// torn where somebody is writing: the reader proves it by hashes. It shares the one descriptor of the

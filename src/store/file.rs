@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
 use crate::durable::{self, Temporary};
+use crate::uncached;
 
 /// A store in a local folder, which is created with the first object.
 #[derive(Debug, Clone)]
@@ -204,7 +205,8 @@ fn create(target: &Path, body: &Body) -> io::Result<Created> {
 fn write(folder: &Path, body: &Body) -> io::Result<Result<Temporary, io::Error>> {
     let temporary = Temporary::create(folder)?;
     match body {
-        Body::Bytes(bytes) => temporary.file().write_all(bytes)?,
+        // Packs and manifests: who reads them may be another machine.
+        Body::Bytes(bytes) => uncached::append(temporary.file(), bytes)?,
         Body::File(path) => match File::open(path) {
             Ok(mut file) => {
                 io::copy(&mut file, &mut temporary.file())?;
