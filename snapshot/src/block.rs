@@ -98,6 +98,37 @@ pub fn hash_block(layout: BlockLayout, block: u32, raw: &[u8]) -> (Vec<PageHash>
     (hashes, sum)
 }
 
+/// A block and the hashes of its pages.
+#[derive(Debug, Clone)]
+pub struct HashedBlock<'a> {
+    pub(crate) layout: BlockLayout,
+    pub(crate) block: u32,
+    pub(crate) raw: &'a [u8],
+    pub(crate) hashes: Vec<PageHash>,
+    pub(crate) sum: StateHash,
+}
+
+impl<'a> HashedBlock<'a> {
+    /// Hashes a block, as [`hash_block`] does.
+    #[must_use]
+    pub fn new(layout: BlockLayout, block: u32, raw: &'a [u8]) -> Self {
+        let (hashes, sum) = hash_block(layout, block, raw);
+        Self { layout, block, raw, hashes, sum }
+    }
+
+    /// The sum of its page hashes.
+    #[must_use]
+    pub fn sum(&self) -> StateHash {
+        self.sum
+    }
+
+    /// The hashes of its pages, 0 for the lock page.
+    #[must_use]
+    pub fn into_hashes(self) -> Vec<PageHash> {
+        self.hashes
+    }
+}
+
 /// The sum of a block's page hashes.
 pub(crate) fn sum_of(hashes: &[PageHash]) -> StateHash {
     hashes.iter().fold(StateHash::default(), |sum, &hash| sum.with(hash))

@@ -31,10 +31,12 @@
 
 mod entry;
 mod footer;
+mod packed;
 mod writer;
 
-pub use entry::{BlockEncoding, BlockEntry, PackedBlock, pack_block, unpack_block};
+pub use entry::{BlockEncoding, BlockEntry, unpack_block};
 pub use footer::PackFooter;
+pub use packed::PackedBlocks;
 pub use writer::PackWriter;
 
 use genesis_wal::part::PartError;
@@ -89,7 +91,7 @@ pub enum PackError {
     /// The page hashes do not add up to the sum in the part's header.
     #[error("the page hashes of the pack do not add up")]
     BadTotal,
-    /// One more block would make the pack longer than its envelope allows.
+    /// One more block would make the pack, or the part, longer than it may be.
     #[error("the pack is full")]
     Full,
 }

@@ -5,9 +5,9 @@
 mod common;
 
 use common::{layout, stamp};
-use genesis_snapshot::block::{BlockLayout, hash_block};
+use genesis_snapshot::block::{BlockLayout, HashedBlock, hash_block};
 use genesis_snapshot::pack::{
-    BlockEncoding, BlockEntry, PackError, PackFooter, PackWriter, pack_block, unpack_block,
+    BlockEncoding, BlockEntry, PackError, PackFooter, PackWriter, PackedBlocks, unpack_block,
 };
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageHash, StateHash};
@@ -43,10 +43,19 @@ fn write(layout: BlockLayout, blocks: &Blocks) -> (Vec<u8>, Vec<BlockEntry>) {
     for (block, raw) in blocks {
         writer.push(*block, raw).unwrap();
     }
-    let (mut out, announced) = (Vec::new(), writer.stored_len());
-    let entries = writer.finish(&mut out).unwrap();
-    assert_eq!(out.len(), announced);
-    (out, entries)
+    let announced = writer.stored_len();
+    let (object, entries) = writer.finish().unwrap();
+    assert_eq!(object.len(), announced);
+    (object, entries)
+}
+
+/// Blocks as they are packed elsewhere.
+fn packed(layout: BlockLayout, blocks: &[(u32, Vec<u8>)]) -> PackedBlocks {
+    let mut packed = PackedBlocks::new(layout);
+    for (block, raw) in blocks {
+        packed.push(&HashedBlock::new(layout, *block, raw)).unwrap();
+    }
+    packed
 }
 
 fn footer_of(object: &[u8]) -> Result<PackFooter, PackError> {
@@ -232,19 +241,56 @@ fn the_writer_refuses_what_no_reader_takes() {
     let short = PackError::BadBlockLength { block: 2, wanted: 65_536, found: 65_535 };
     assert_eq!(writer.push(2, &raw[1..]), Err(short));
     let other = BlockLayout { pages: 4, ..layout };
-    let packed = pack_block(other, 2, &raw).unwrap();
-    assert_eq!(writer.push_packed(&packed), Err(PackError::OutOfOrder(2)));
+    for (layout, block) in [(other, 2), (layout, 1)] {
+        let packed = packed(layout, &[(block, raw.clone())]);
+        assert_eq!(writer.push_packed(&packed), Err(PackError::OutOfOrder(block)));
+    }
     writer.push(2, &raw).unwrap();
-    assert_eq!(writer.finish(&mut Vec::new()).unwrap().len(), 2);
+    assert_eq!(writer.finish().unwrap().1.len(), 2);
+}
+
+#[test]
+fn a_part_takes_no_more_than_its_mebibyte_and_is_used_again() {
+    let layout = layout(16, 40);
+    let block = |block: u32| (block, bytes(65_536, 2 * u64::from(block) + 1));
+    let mut part = packed(layout, &(0..16).map(block).collect::<Vec<_>>());
+    let (number, raw) = block(16);
+    let next = HashedBlock::new(layout, number, &raw);
+    assert_eq!(part.push(&next), Err(PackError::Full));
+    assert_eq!(part.blocks().collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
+    part.clear(layout);
+    part.push(&next).unwrap();
+    assert_eq!(part.push(&next), Err(PackError::OutOfOrder(16)));
+    assert_eq!(part.blocks().collect::<Vec<_>>(), [16]);
+}
+
+#[test]
+fn parts_that_were_packed_elsewhere_make_the_same_pack() {
+    let layout = layout(16, 40);
+    let noise: Blocks =
+        (0..40).map(|block| (block, bytes(65_536, 2 * u64::from(block) + 1))).collect();
+    let (one_by_one, entries) = write(layout, &noise);
+    let mut writer = PackWriter::reusing(vec![7; 1000], layout, stamp());
+    writer.push_packed(&PackedBlocks::new(layout)).unwrap();
+    for blocks in noise.chunks(16) {
+        writer.push_packed(&packed(layout, blocks)).unwrap();
+    }
+    assert_eq!((writer.last(), writer.stored_len()), (Some(39), one_by_one.len()));
+    assert!(writer.finish().unwrap() == (one_by_one, entries));
+
+    let mut writer = PackWriter::new(layout, stamp());
+    writer.push(0, &noise[0].1).unwrap();
+    writer.push_packed(&packed(layout, &noise[1..17])).unwrap();
+    writer.push(17, &noise[17].1).unwrap();
+    let (object, _) = writer.finish().unwrap();
+    assert!(unpack_all(&object, &footer_of(&object).unwrap()).unwrap() == noise[..18]);
 }
 
 #[test]
 fn an_empty_pack_is_nothing() {
     let writer = PackWriter::new(layout(12, 40), stamp());
-    let mut out = Vec::new();
-    assert!(writer.is_empty());
-    assert_eq!(writer.finish(&mut out), Ok(Vec::new()));
-    assert!(out.is_empty());
+    assert_eq!(writer.last(), None);
+    assert_eq!(writer.finish(), Ok((Vec::new(), Vec::new())));
 }
 
 #[test]
@@ -253,15 +299,14 @@ fn a_full_pack_says_so_and_can_still_be_finished() {
     let noise = bytes(65_536, 3);
     let mut writer = PackWriter::new(layout, stamp());
     writer.push(0, &bytes(65_536, 2)).unwrap();
-    let full = (1..2000).find_map(|block| {
-        let packed = pack_block(layout, block, &noise).unwrap();
-        writer.push_packed(&packed).err()
-    });
+    let full = (1..2000).find_map(|block| writer.push(block, &noise).err());
     assert_eq!(full, Some(PackError::Full));
+    let next = packed(layout, &[(1999, noise.clone())]);
+    assert_eq!(writer.push_packed(&next), Err(PackError::Full));
     assert!(writer.stored_len() <= (64 << 20) + 100_000);
-    let mut out = Vec::new();
-    assert_eq!(writer.finish(&mut out).unwrap().len(), 1024);
-    assert!(footer_of(&out).is_ok());
+    let (object, entries) = writer.finish().unwrap();
+    assert_eq!(entries.len(), 1024);
+    assert!(footer_of(&object).is_ok());
 }
 
 proptest! {

@@ -1,11 +1,13 @@
 //! Captures blocks of the database file beside the follower: to learn the hashes of their pages, or to
 //! make a snapshot of them.
 //!
-//! A capture is a thread of its own, and as many more as there are processors, all of which run only
+//! A capture is a thread of its own, and as many more as there are processors, up to eight, which run only
 //! when nothing else wants to. It holds nothing and knows nothing of commits: it reads what stands in
 //! the file and tells the hashes of what it has read. What they are worth is the follower's to say.
 
+mod chunk;
 mod known;
+mod line;
 mod packer;
 mod worker;
 

@@ -121,6 +121,12 @@ impl PageFile {
 }
 
 impl Missing {
+    /// Whether everything was there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds what comes behind all that is missing so far.
     fn add(&mut self, range: Range<usize>) {
         match self.0.last_mut() {

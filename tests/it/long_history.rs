@@ -111,8 +111,8 @@ impl Database {
             let start = usize::try_from(layout.offset_of(block)).unwrap();
             writer.push(block, &self.bytes[start..start + layout.bytes(block)]).unwrap();
         }
-        let (mut pack, Stamp { generation, epoch }) = (Vec::new(), STAMP);
-        let entries = writer.finish(&mut pack).unwrap();
+        let (pack, entries) = writer.finish().unwrap();
+        let Stamp { generation, epoch } = STAMP;
         let name = PackName { generation, epoch, attempt: 0, part: 0, repair: 0 };
         let manifest = Manifest {
             layout,

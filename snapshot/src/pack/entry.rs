@@ -1,8 +1,6 @@
-//! One stored block: how it is packed, described and unpacked.
+//! One stored block: how it is described and unpacked.
 
-use std::borrow::Cow;
-
-use genesis_wal::page::{PageHash, StateHash};
+use genesis_wal::page::StateHash;
 
 use super::PackError;
 use crate::block::{BlockLayout, hash_block};
@@ -70,65 +68,6 @@ impl BlockEntry {
     }
 }
 
-/// A block as a pack stores it. Packing blocks needs no order and no pack, so that it can be done on
-/// many cores.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackedBlock {
-    pub(super) block: u32,
-    pub(super) layout: BlockLayout,
-    pub(super) encoding: BlockEncoding,
-    pub(super) crc: u32,
-    pub(super) sum: StateHash,
-    pub(super) hashes: Vec<PageHash>,
-    pub(super) stored: Vec<u8>,
-}
-
-impl PackedBlock {
-    /// The block.
-    #[must_use]
-    pub fn block(&self) -> u32 {
-        self.block
-    }
-
-    /// The hashes of its pages; 0 for the lock page.
-    #[must_use]
-    pub fn hashes(&self) -> &[PageHash] {
-        &self.hashes
-    }
-
-    /// The sum of its page hashes.
-    #[must_use]
-    pub fn sum(&self) -> StateHash {
-        self.sum
-    }
-}
-
-/// Packs the bytes of a block. Whatever stands in the lock page is stored as zeros.
-///
-/// # Errors
-/// [`PackError::OutOfOrder`] for a block that the database does not have, and
-/// [`PackError::BadBlockLength`] when `raw` is not [`BlockLayout::bytes`] long.
-pub fn pack_block(layout: BlockLayout, block: u32, raw: &[u8]) -> Result<PackedBlock, PackError> {
-    if layout.first_page(block).is_none() {
-        return Err(PackError::OutOfOrder(block));
-    }
-    check_len(layout, block, raw)?;
-    let mut raw = Cow::Borrowed(raw);
-    if let Some(place) = layout.lock_page_in(block)
-        && let Some(lock_page) = raw.to_mut().get_mut(place)
-    {
-        lock_page.fill(0);
-    }
-    let (hashes, sum) = hash_block(layout, block, &raw);
-    let packed = lz4_flex::block::compress(&raw);
-    let (encoding, stored) = if packed.len() < raw.len() {
-        (BlockEncoding::Lz4, packed)
-    } else {
-        (BlockEncoding::Raw, raw.into_owned())
-    };
-    Ok(PackedBlock { block, layout, encoding, crc: crc32fast::hash(&stored), sum, hashes, stored })
-}
-
 /// Unpacks a block from its stored bytes into `out`, which is [`BlockLayout::bytes`] long, and proves
 /// it: the CRC, the length, the lock page and the sum of the page hashes.
 ///
@@ -167,7 +106,7 @@ pub fn unpack_block(
     }
 }
 
-fn check_len(layout: BlockLayout, block: u32, raw: &[u8]) -> Result<(), PackError> {
+pub(super) fn check_len(layout: BlockLayout, block: u32, raw: &[u8]) -> Result<(), PackError> {
     let (wanted, found) = (layout.bytes(block), raw.len());
     if wanted == found { Ok(()) } else { Err(PackError::BadBlockLength { block, wanted, found }) }
 }

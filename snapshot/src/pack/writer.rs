@@ -2,32 +2,30 @@
 
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageHash, StateHash};
-use genesis_wal::part::{self, MAX_PAYLOAD, PartError, PartHeader, PartKind, Stamp, TRAILER_LEN};
+use genesis_wal::part::{self, MAX_PAYLOAD, PartHeader, PartKind, Stamp, TRAILER_LEN};
 
-use super::entry::{BlockEntry, PackedBlock, pack_block};
+use super::entry::BlockEntry;
+use super::packed::PackedBlocks;
 use super::{DIRECTORY_ENTRY_LEN, FOOTER_HEAD_LEN, HASH_LEN, PackError};
-use crate::block::BlockLayout;
+use crate::block::{BlockLayout, HashedBlock};
 
 /// Bytes of an envelope beside its payload.
 const ENVELOPE_LEN: usize = PartHeader::LEN + TRAILER_LEN;
 
-/// The largest payload of a part of blocks, in bytes.
-const PART_BYTES: usize = 1 << 20;
-
 /// The most bytes of parts of blocks in one pack: what a writer holds in memory.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Puts blocks into a pack. [`push`](Self::push) them in ascending order, and
-/// [`finish`](Self::finish) when [`stored_len`](Self::stored_len) is large enough.
+/// Puts blocks into a pack. Add them in ascending order, one by one or in parts that were packed
+/// elsewhere, and [`finish`](Self::finish) when [`stored_len`](Self::stored_len) is large enough.
 #[derive(Debug)]
 pub struct PackWriter {
     layout: BlockLayout,
     stamp: Stamp,
     /// The parts that are complete.
-    parts: Vec<u8>,
-    /// The payload of the part that is not, and the sum of its page hashes.
-    payload: Vec<u8>,
-    payload_sum: StateHash,
+    object: Vec<u8>,
+    /// The part that is not.
+    open: PackedBlocks,
+    /// What the complete parts hold.
     entries: Vec<BlockEntry>,
     hashes: Vec<PageHash>,
     sum: StateHash,
@@ -37,12 +35,18 @@ impl PackWriter {
     /// A pack of blocks of a database.
     #[must_use]
     pub fn new(layout: BlockLayout, stamp: Stamp) -> Self {
+        Self::reusing(Vec::new(), layout, stamp)
+    }
+
+    /// The same, in memory that is there already. What it holds is forgotten.
+    #[must_use]
+    pub fn reusing(mut memory: Vec<u8>, layout: BlockLayout, stamp: Stamp) -> Self {
+        memory.clear();
         Self {
             layout,
             stamp,
-            parts: Vec::new(),
-            payload: Vec::new(),
-            payload_sum: StateHash::default(),
+            object: memory,
+            open: PackedBlocks::new(layout),
             entries: Vec::new(),
             hashes: Vec::new(),
             sum: StateHash::default(),
@@ -52,14 +56,14 @@ impl PackWriter {
     /// Bytes that the whole object has if it is finished now.
     #[must_use]
     pub fn stored_len(&self) -> usize {
-        let open = if self.payload.is_empty() { 0 } else { ENVELOPE_LEN + self.payload.len() };
-        self.parts.len() + open + ENVELOPE_LEN + self.footer_len()
+        self.parts_len() + ENVELOPE_LEN + self.footer_len()
     }
 
-    /// Whether no block has come yet.
+    /// The last block; `None` while there is none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub fn last(&self) -> Option<u32> {
+        let open = self.open.ends().map(|(_, last)| last);
+        open.or(self.entries.last().map(|last| last.block))
     }
 
     /// Packs a block and adds it. Whatever stands in the lock page is stored as zeros.
@@ -68,64 +72,78 @@ impl PackWriter {
     /// [`PackError::OutOfOrder`], [`PackError::BadBlockLength`] or [`PackError::Full`]; nothing is
     /// added then.
     pub fn push(&mut self, block: u32, raw: &[u8]) -> Result<(), PackError> {
-        let packed = pack_block(self.layout, block, raw)?;
-        self.push_packed(&packed)
+        self.check(self.layout, block, raw.len(), 1, self.layout.page_count(block) as usize)?;
+        if !self.open.has_room(raw.len()) {
+            self.cut()?;
+        }
+        self.open.push(&HashedBlock::new(self.layout, block, raw))
     }
 
-    /// Adds a block that was packed before, with the same layout.
+    /// Adds blocks that were packed before, as one part.
     ///
     /// # Errors
     /// [`PackError::OutOfOrder`] or [`PackError::Full`]; nothing is added then.
-    pub fn push_packed(&mut self, packed: &PackedBlock) -> Result<(), PackError> {
-        let block = packed.block;
-        let ascends = self.entries.last().is_none_or(|last| last.block < block);
-        if packed.layout != self.layout || !ascends {
-            return Err(PackError::OutOfOrder(block));
-        }
-        let footer_len = self.footer_len() + DIRECTORY_ENTRY_LEN + packed.hashes.len() * HASH_LEN;
-        let bytes = self.parts.len() + self.payload.len() + packed.stored.len() + 2 * ENVELOPE_LEN;
-        if bytes > MAX_BYTES || footer_len > MAX_PAYLOAD as usize {
-            return Err(PackError::Full);
-        }
-        if self.payload.len() + packed.stored.len() > PART_BYTES {
-            self.cut()?;
-        }
-        self.entries.push(BlockEntry {
-            block,
-            offset: (self.parts.len() + PartHeader::LEN + self.payload.len()) as u64,
-            stored_len: u32::try_from(packed.stored.len()).unwrap_or(u32::MAX),
-            encoding: packed.encoding,
-            crc: packed.crc,
-            sum: packed.sum,
-        });
-        self.payload.extend_from_slice(&packed.stored);
-        self.payload_sum = self.payload_sum.plus(packed.sum);
-        self.hashes.extend_from_slice(&packed.hashes);
-        self.sum = self.sum.plus(packed.sum);
-        Ok(())
+    pub fn push_packed(&mut self, packed: &PackedBlocks) -> Result<(), PackError> {
+        let Some((first, _)) = packed.ends() else { return Ok(()) };
+        let (bytes, blocks) = (packed.payload().len(), packed.entries.len());
+        self.check(packed.layout(), first, bytes, blocks, packed.hashes.len())?;
+        self.cut()?;
+        self.append(packed)
     }
 
-    /// Appends the pack to `out`; nothing when it is empty. Gives back where each block lies in it.
+    /// The pack, and where each block lies in it; nothing when it is empty.
     ///
     /// # Errors
     /// [`PackError::Part`] when a part does not fit its envelope.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<Vec<BlockEntry>, PackError> {
-        if self.is_empty() {
-            return Ok(self.entries);
-        }
+    pub fn finish(mut self) -> Result<(Vec<u8>, Vec<BlockEntry>), PackError> {
         self.cut()?;
-        let header = self.header(PartKind::PackFooter, self.sum);
-        part::encode(&header, &self.footer(), &mut self.parts)?;
-        out.extend_from_slice(&self.parts);
-        Ok(self.entries)
+        if !self.entries.is_empty() {
+            let header = self.header(PartKind::PackFooter, self.sum);
+            let footer = self.footer();
+            part::encode(&header, &footer, &mut self.object)?;
+        }
+        Ok((self.object, self.entries))
     }
 
-    /// Completes the part of blocks that is open.
-    fn cut(&mut self) -> Result<(), PartError> {
-        let header = self.header(PartKind::PackBlocks, self.payload_sum);
-        part::encode(&header, &self.payload, &mut self.parts)?;
-        self.payload.clear();
-        self.payload_sum = StateHash::default();
+    /// Whether blocks may be added of which `first` is the first.
+    fn check(
+        &self,
+        layout: BlockLayout,
+        first: u32,
+        bytes: usize,
+        blocks: usize,
+        pages: usize,
+    ) -> Result<(), PackError> {
+        if layout != self.layout || self.last().is_some_and(|last| last >= first) {
+            return Err(PackError::OutOfOrder(first));
+        }
+        let footer_len = self.footer_len() + blocks * DIRECTORY_ENTRY_LEN + pages * HASH_LEN;
+        let is_full = self.parts_len() + bytes + ENVELOPE_LEN > MAX_BYTES;
+        if is_full || footer_len > MAX_PAYLOAD as usize {
+            return Err(PackError::Full);
+        }
+        Ok(())
+    }
+
+    /// Completes the part that is open.
+    fn cut(&mut self) -> Result<(), PackError> {
+        if self.open.ends().is_some() {
+            let mut open = std::mem::replace(&mut self.open, PackedBlocks::new(self.layout));
+            self.append(&open)?;
+            open.clear(self.layout);
+            self.open = open;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, packed: &PackedBlocks) -> Result<(), PackError> {
+        let payload_at = (self.object.len() + PartHeader::LEN) as u64;
+        let header = self.header(PartKind::PackBlocks, packed.sum);
+        part::encode(&header, packed.payload(), &mut self.object)?;
+        let place = |entry: &BlockEntry| BlockEntry { offset: payload_at + entry.offset, ..*entry };
+        self.entries.extend(packed.entries.iter().map(place));
+        self.hashes.extend_from_slice(&packed.hashes);
+        self.sum = self.sum.plus(packed.sum);
         Ok(())
     }
 
@@ -143,8 +161,16 @@ impl PackWriter {
         }
     }
 
+    /// Bytes of the parts of blocks.
+    fn parts_len(&self) -> usize {
+        let open = self.open.payload().len();
+        self.object.len() + if open == 0 { 0 } else { ENVELOPE_LEN + open }
+    }
+
     fn footer_len(&self) -> usize {
-        FOOTER_HEAD_LEN + self.entries.len() * DIRECTORY_ENTRY_LEN + self.hashes.len() * HASH_LEN
+        let blocks = self.entries.len() + self.open.entries.len();
+        let pages = self.hashes.len() + self.open.hashes.len();
+        FOOTER_HEAD_LEN + blocks * DIRECTORY_ENTRY_LEN + pages * HASH_LEN
     }
 
     fn footer(&self) -> Vec<u8> {

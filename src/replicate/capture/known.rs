@@ -69,7 +69,13 @@ impl Known {
     /// Whether a block with this sum of page hashes is known.
     #[must_use]
     pub fn has(&self, layout: BlockLayout, block: u32, sum: StateHash) -> bool {
-        self.place(layout, block).is_some_and(|place| place.block.entry.sum == sum)
+        self.sum_of(layout, block) == Some(sum)
+    }
+
+    /// The sum of page hashes with which a block is known.
+    #[must_use]
+    pub fn sum_of(&self, layout: BlockLayout, block: u32) -> Option<StateHash> {
+        self.place(layout, block).map(|place| place.block.entry.sum)
     }
 
     /// The packs and blocks of a whole database, for a manifest; the first block that is not known

@@ -1,12 +1,13 @@
 //! Puts captured blocks into packs, ships them, and names them in a manifest.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use genesis_snapshot::block::BlockLayout;
 use genesis_snapshot::manifest::{Manifest, PackRef};
-use genesis_snapshot::pack::{PackWriter, PackedBlock};
+use genesis_snapshot::pack::{PackWriter, PackedBlocks};
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, PackName};
 use genesis_wal::page::StateHash;
@@ -20,6 +21,12 @@ use crate::replicate::ship::{Outbox, ShippingEnded};
 
 /// A pack is finished when it has grown to this many bytes.
 const PACK_BYTES: usize = 32 << 20;
+
+/// Bytes of memory for a pack: the part that makes it large enough, and the footer, come on top.
+const PACK_ROOM: usize = PACK_BYTES + (2 << 20);
+
+/// So many packs may be on their way to the store, beside the one that grows.
+const IN_FLIGHT: usize = 2;
 
 /// How often it is looked whether anybody still waits for the snapshot.
 const LOOK: Duration = Duration::from_millis(100);
@@ -49,17 +56,21 @@ pub struct Packer {
     known: Known,
     kept: KeptPacks,
     outbox: Outbox,
-    open: Option<Open>,
+    open: Option<(BlockLayout, PackWriter)>,
     part: u32,
-    /// Told when the pack before is stored: then what it holds is kept.
-    in_flight: Option<(Receiver<()>, PackName, Bytes)>,
+    /// The oldest first.
+    in_flight: VecDeque<InFlight>,
+    /// The memory of a pack that is stored.
+    spare: Vec<u8>,
 }
 
+/// A pack on its way to the store.
 #[derive(Debug)]
-struct Open {
-    layout: BlockLayout,
-    last: u32,
-    writer: PackWriter,
+struct InFlight {
+    name: PackName,
+    object: Bytes,
+    /// Told when it is stored: then what it holds is kept.
+    stored: Receiver<()>,
 }
 
 impl Packer {
@@ -67,7 +78,8 @@ impl Packer {
     /// again.
     #[must_use]
     pub fn new(stamp: Stamp, attempt: u32, known: Known, kept: KeptPacks, outbox: Outbox) -> Self {
-        Self { stamp, attempt, known, kept, outbox, open: None, part: 0, in_flight: None }
+        let (in_flight, spare) = (VecDeque::new(), Vec::new());
+        Self { stamp, attempt, known, kept, outbox, open: None, part: 0, in_flight, spare }
     }
 
     /// The blocks that are stored, or on their way.
@@ -76,34 +88,31 @@ impl Packer {
         &self.known
     }
 
-    /// Adds a block. At most two packs are in memory.
+    /// Adds blocks as one part. At most three packs are in memory.
     ///
     /// # Errors
     /// [`CaptureError`].
-    pub fn push(
-        &mut self,
-        layout: BlockLayout,
-        packed: &PackedBlock,
-        desk: &Desk,
-    ) -> Result<(), CaptureError> {
-        let goes_on = |open: &Open| {
-            open.layout == layout
-                && open.last < packed.block()
-                && open.writer.stored_len() < PACK_BYTES
+    pub fn push(&mut self, packed: &PackedBlocks, desk: &Desk) -> Result<(), CaptureError> {
+        self.keep_what_is_stored();
+        let Some(first) = packed.blocks().next() else { return Ok(()) };
+        let goes_on = |(layout, writer): &(BlockLayout, PackWriter)| {
+            *layout == packed.layout()
+                && writer.last() < Some(first)
+                && writer.stored_len() < PACK_BYTES
         };
         if !self.open.as_ref().is_some_and(goes_on) {
             self.ship_pack(desk)?;
         }
-        let stamp = self.stamp;
-        let open = self.open.get_or_insert_with(|| Open {
-            layout,
-            last: 0,
-            writer: PackWriter::new(layout, stamp),
+        let (stamp, layout) = (self.stamp, packed.layout());
+        let (_, writer) = self.open.get_or_insert_with(|| {
+            let mut memory = std::mem::take(&mut self.spare);
+            memory.clear();
+            memory.reserve(PACK_ROOM);
+            (layout, PackWriter::reusing(memory, layout, stamp))
         });
-        open.writer.push_packed(packed)?;
-        open.last = packed.block();
-        // What was known of it is old, and what is known now is told when the pack is complete.
-        self.known.forget(packed.block());
+        writer.push_packed(packed)?;
+        // What was known of them is old, and what is known now is told when the pack is complete.
+        packed.blocks().for_each(|block| self.known.forget(block));
         Ok(())
     }
 
@@ -113,7 +122,7 @@ impl Packer {
     /// [`CaptureError`].
     pub fn finish(mut self, snapshot: Snapshot, desk: &Desk) -> Result<Manifest, CaptureError> {
         self.ship_pack(desk)?;
-        self.wait(desk)?;
+        self.wait_until_left(0, desk)?;
         let Snapshot { layout, txid, time, position, state, parent } = snapshot;
         let (packs, blocks) = self.known.assemble(layout).map_err(CaptureError::Missing)?;
         let stamp = self.stamp;
@@ -136,8 +145,8 @@ impl Packer {
     }
 
     fn ship_pack(&mut self, desk: &Desk) -> Result<(), CaptureError> {
-        let Some(Open { layout, writer, .. }) = self.open.take() else { return Ok(()) };
-        self.wait(desk)?;
+        let Some((layout, writer)) = self.open.take() else { return Ok(()) };
+        self.wait_until_left(IN_FLIGHT - 1, desk)?;
         let name = PackName {
             generation: self.stamp.generation,
             epoch: self.stamp.epoch,
@@ -146,24 +155,39 @@ impl Packer {
             repair: 0,
         };
         self.part += 1;
-        let mut object = Vec::with_capacity(writer.stored_len());
-        let entries = writer.finish(&mut object)?;
+        let (object, entries) = writer.finish()?;
         self.known.add(PackRef { name, size: object.len() as u64 }, layout, &entries);
         let object = Bytes::from(object);
-        let footer = part::trailing_len(&object).unwrap_or(0);
-        let footer =
-            Bytes::copy_from_slice(object.get(object.len() - footer..).unwrap_or_default());
-        let stored = self.outbox.object(ObjectName::from(name), object)?;
-        self.in_flight = Some((stored, name, footer));
+        let stored = self.outbox.object(ObjectName::from(name), object.clone())?;
+        self.in_flight.push_back(InFlight { name, object, stored });
         Ok(())
     }
 
-    /// Waits until the pack before is stored, and keeps in mind what it holds.
-    fn wait(&mut self, desk: &Desk) -> Result<(), CaptureError> {
-        let Some((stored, name, footer)) = self.in_flight.take() else { return Ok(()) };
-        wait_for(&stored, desk)?;
-        self.kept.keep(&name, &footer);
+    /// Waits until no more than so many packs are on their way.
+    fn wait_until_left(&mut self, left: usize, desk: &Desk) -> Result<(), CaptureError> {
+        while self.in_flight.len() > left
+            && let Some(first) = self.in_flight.pop_front()
+        {
+            wait_for(&first.stored, desk)?;
+            self.keep(first);
+        }
         Ok(())
+    }
+
+    /// Of the packs that are stored, the oldest first, keeps in mind what they hold.
+    fn keep_what_is_stored(&mut self) {
+        while let Some(first) = self.in_flight.pop_front_if(|first| first.stored.try_recv().is_ok())
+        {
+            self.keep(first);
+        }
+    }
+
+    fn keep(&mut self, InFlight { name, object, .. }: InFlight) {
+        let footer = object.len() - part::trailing_len(&object).unwrap_or(0);
+        self.kept.keep(&name, object.get(footer..).unwrap_or_default());
+        if object.is_unique() {
+            self.spare = object.into();
+        }
     }
 }
 

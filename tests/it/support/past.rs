@@ -62,8 +62,7 @@ impl Past {
             let start = usize::try_from(layout.offset_of(block)).unwrap();
             writer.push(block, &state[start..start + layout.bytes(block)]).unwrap();
         }
-        let mut pack = Vec::new();
-        let entries = writer.finish(&mut pack).unwrap();
+        let (pack, entries) = writer.finish().unwrap();
         let attempt = u32::try_from(txid).unwrap();
         let Stamp { generation, epoch } = stamp;
         let pack_name = PackName { generation, epoch, attempt, part: 0, repair: 0 };

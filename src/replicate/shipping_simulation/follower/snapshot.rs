@@ -207,8 +207,7 @@ impl Tail {
             writer.push(block, &raw).unwrap();
             let name = PackName { generation, epoch, attempt, part, repair: 0 };
             part += 1;
-            let mut bytes = Vec::new();
-            let entries = writer.finish(&mut bytes).unwrap();
+            let (bytes, entries) = writer.finish().unwrap();
             known.add(PackRef { name, size: bytes.len() as u64 }, layout, &entries);
             let footer = bytes.len() - part::trailing_len(&bytes).unwrap();
             let footer = Some((name, Bytes::copy_from_slice(&bytes[footer..])));
