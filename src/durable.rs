@@ -176,6 +176,15 @@ pub fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// Creates a folder and its missing parents with the given mode, without syncing anything: for what a
+/// power loss may take.
+///
+/// # Errors
+/// What the file system says; a folder that exists is none.
+pub fn create_folders_unsynced(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
 /// Renames a file without replacing anything and without syncing anything.
 ///
 /// # Errors

@@ -61,7 +61,7 @@ impl KeptPacks {
     fn write(&self, name: &PackName, footer: &[u8]) -> io::Result<()> {
         let target = self.root.join(ObjectName::from(*name).to_string());
         let folder = target.parent().unwrap_or(&self.root);
-        durable::create_folders(folder, 0o700)?;
+        durable::create_folders_unsynced(folder, 0o700)?;
         let file = Temporary::create(folder)?;
         io::Write::write_all(&mut file.file(), footer)?;
         file.place_unsynced(&target).map_err(|(_removed, error)| error)

@@ -111,7 +111,8 @@ impl Outbox {
         Ok(sender)
     }
 
-    /// Ships an object of a snapshot; what it yields is told when the object is stored.
+    /// Ships an object of a snapshot, after those before it are stored: a manifest may follow its packs at
+    /// once. What it yields is told when the object is stored.
     ///
     /// # Errors
     /// [`ShippingEnded`].
@@ -167,6 +168,7 @@ impl Shipper {
     }
 }
 
+/// Ships objects one after another: none before those are stored that it may name.
 async fn ship_objects(
     store: Arc<dyn Store>,
     mut lookout: Lookout,

@@ -122,7 +122,6 @@ impl Packer {
     /// [`CaptureError`].
     pub fn finish(mut self, snapshot: Snapshot, desk: &Desk) -> Result<Manifest, CaptureError> {
         self.ship_pack(desk)?;
-        self.wait_until_left(0, desk)?;
         let Snapshot { layout, txid, time, position, state, parent } = snapshot;
         let (packs, blocks) = self.known.assemble(layout).map_err(CaptureError::Missing)?;
         let stamp = self.stamp;
@@ -138,7 +137,9 @@ impl Packer {
         };
         let mut object = Vec::new();
         manifest.encode(&mut object)?;
+        // It is stored after the packs, whenever they are.
         let stored = self.outbox.object(name.into(), object.into())?;
+        self.wait_until_left(0, desk)?;
         wait_for(&stored, desk)?;
         self.kept.forget_all();
         Ok(manifest)
