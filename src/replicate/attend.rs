@@ -114,15 +114,14 @@ impl Tail {
             }
             return self.close_gap(source);
         }
-        let is_paused = self.tools.snapshots.is_paused();
-        match &mut self.tools.snapshots.running {
-            None if is_paused => {}
-            None => self.tools.snapshots.begin_survey(source)?,
-            Some(Running { capture, goal: Goal::Survey { sweeping } }) if !*sweeping => {
-                *sweeping = true;
-                capture.sweep(self.recorder.table().layout(), self.recorder.unconfirmed());
-            }
-            Some(_) => {}
+        if self.tools.snapshots.running.is_none() && !self.tools.snapshots.is_paused() {
+            self.tools.snapshots.begin_survey(source)?;
+        }
+        if let Some(Running { capture, goal: Goal::Survey { sweeping } }) =
+            &mut self.tools.snapshots.running
+            && !std::mem::replace(sweeping, true)
+        {
+            capture.sweep(self.recorder.table().layout(), self.recorder.unconfirmed());
         }
         Ok(())
     }
@@ -179,16 +178,17 @@ impl Tail {
         }
     }
 
-    /// Drives the snapshot that is running, or begins one that is due.
+    /// Drives the snapshot that is running, or begins one that is due: at once, as nothing else may come
+    /// for long that calls for another look.
     fn snapshot(&mut self, source: &Source) -> Result<(), RecordError> {
+        let running = self.tools.snapshots.running.as_ref().map(|running| running.goal);
+        if let None | Some(Goal::Survey { .. }) = running {
+            self.tools.snapshots.running = None;
+            self.begin_snapshot(source)?;
+        }
         match self.tools.snapshots.running.as_ref().map(|running| running.goal) {
-            None => self.begin_snapshot(source),
-            Some(Goal::Survey { .. }) => {
-                self.tools.snapshots.running = None;
-                Ok(())
-            }
-            Some(Goal::Storing) => Ok(()),
             Some(Goal::Snapshot(stamp)) => self.drive_snapshot(source, stamp),
+            _ => Ok(()),
         }
     }
 
