@@ -74,6 +74,16 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// When the place cannot be read; never because it is empty.
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError>;
 
+    /// The first of these objects: as many as one request tells of those behind the key `after`.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Page, StoreError> {
+        let mut objects = self.list(prefix).await?;
+        objects.retain(|object| object.name.to_string().as_str() > after);
+        Ok(Page { objects, next: None })
+    }
+
     /// When this machine was started, by the place's own clock: what that said last, less
     /// [`clock::since_boot`](crate::clock::since_boot) then. `None` where it has none, or has said
     /// nothing yet.
@@ -122,6 +132,15 @@ pub struct Listed {
     pub name: ObjectName,
     /// Its size in bytes.
     pub size: u64,
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The objects, in the order of their names. There may be none on a page, and more behind it.
+    pub objects: Vec<Listed>,
+    /// The key behind which the listing goes on; `None` where it ends.
+    pub next: Option<String>,
 }
 
 /// What it is worth to have created a name.

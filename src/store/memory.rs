@@ -1,14 +1,14 @@
 //! A store in memory, for tests and simulations.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 
-use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, Page, SMALL_BYTES, Store, StoreError, StoreErrorKind};
 
 /// Objects by their keys.
 pub type Objects = BTreeMap<String, Bytes>;
@@ -18,13 +18,16 @@ pub type Objects = BTreeMap<String, Bytes>;
 pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
     claims: Claims,
+    /// Keys that are listed at once.
+    page: usize,
 }
 
 impl MemoryStore {
     /// A store with these objects.
     #[must_use]
     pub fn new(objects: Objects) -> Self {
-        Self { objects: Arc::new(Mutex::new(objects)), claims: Claims::Exclusive }
+        let objects = Arc::new(Mutex::new(objects));
+        Self { objects, claims: Claims::Exclusive, page: usize::MAX }
     }
 
     /// The same store, in which of several that create one name at once the last one wins: a model of
@@ -32,6 +35,12 @@ impl MemoryStore {
     #[must_use]
     pub fn with_shared_claims(self) -> Self {
         Self { claims: Claims::Shared, ..self }
+    }
+
+    /// The same store, of which so many keys are listed at once.
+    #[must_use]
+    pub fn with_pages_of(self, page: usize) -> Self {
+        Self { page, ..self }
     }
 
     /// Does anything to the objects.
@@ -107,14 +116,26 @@ impl Store for MemoryStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        let listed = |(key, object): (&String, &Bytes)| {
-            Some(Listed { name: key.parse().ok()?, size: object.len() as u64 })
-        };
         Ok(self.change(|objects| {
             let named = objects.iter().filter(|(key, _)| key.starts_with(prefix));
             named.filter_map(listed).collect()
         }))
     }
+
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Page, StoreError> {
+        let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        Ok(self.change(|objects| {
+            let behind = objects.range::<str, _>((start, Bound::Unbounded));
+            let mut named = behind.take_while(|(key, _)| key.starts_with(prefix));
+            let page: Vec<_> = named.by_ref().take(self.page).collect();
+            let next = named.next().and(page.last()).map(|(key, _)| (*key).clone());
+            Page { objects: page.into_iter().filter_map(listed).collect(), next }
+        }))
+    }
+}
+
+fn listed((key, object): (&String, &Bytes)) -> Option<Listed> {
+    Some(Listed { name: key.parse().ok()?, size: object.len() as u64 })
 }
 
 #[async_trait]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use genesis_wal::name::ObjectName;
 use genesis_wal::time::Micros;
 
-use super::{Body, Claims, Listed, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Listed, Page, Store, StoreError, StoreErrorKind};
 use crate::{clock, durable};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -70,6 +70,10 @@ impl Store for Retrying {
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         persist(self.persistence, || self.store.list(prefix)).await
+    }
+
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Page, StoreError> {
+        persist(self.persistence, || self.store.list_after(prefix, after)).await
     }
 
     fn booted_at(&self) -> Option<Micros> {

@@ -5,6 +5,7 @@
 //! | `address` | what an address means |
 //! | `keys` | credentials that are given, and told to nobody |
 //! | `connect` | the client: credentials, region, what is never done |
+//! | `listing` | the names of objects, page by page |
 //! | `date` | what its clock says |
 //! | `requests` | what is asked for, how often, and how long it may take |
 //! | `upload` | storing, whole or in parts |
@@ -19,6 +20,7 @@ mod connect;
 mod date;
 mod failure;
 mod keys;
+mod listing;
 mod requests;
 mod upload;
 
@@ -31,7 +33,6 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Builder, ResponseChecksumValidation};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::EncodingType;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::{Bytes, BytesMut};
 use genesis_wal::name::ObjectName;
@@ -47,7 +48,7 @@ use self::failure::{Failure, Meaning};
 pub use self::keys::{CREDENTIAL_VARIABLES, Keys};
 use self::requests::{ANSWER, Requests, Verb, deadline};
 use self::upload::{Condition, Content, PARTS_AT_ONCE};
-use super::{Body, Claims, Examine, Listed, SMALL_BYTES, Store, StoreError, StoreErrorKind};
+use super::{Body, Claims, Examine, Listed, Page, SMALL_BYTES, Store, StoreError, StoreErrorKind};
 use crate::clock;
 
 /// Bytes compared at once.
@@ -264,37 +265,6 @@ impl S3Store {
         self.conditions.get_or_try_init(probe).await.copied()
     }
 
-    async fn list_keys(&self, prefix: &str) -> Result<Vec<(String, u64)>, Failure> {
-        let (prefix, mut found) = (self.address.key(prefix), Vec::new());
-        let mut token: Option<String> = None;
-        loop {
-            let asked = self.ask(Verb::List, ANSWER, |client| {
-                client
-                    .list_objects_v2()
-                    .bucket(&self.address.bucket)
-                    .prefix(&prefix)
-                    .encoding_type(EncodingType::Url)
-                    .set_continuation_token(token.clone())
-                    .send()
-            });
-            let page = asked.await?;
-            for object in page.contents.unwrap_or_default() {
-                let key = object.key.and_then(|key| decoded(&key).ok());
-                let name = key.as_ref().and_then(|key| key.strip_prefix(&self.address.prefix));
-                let size = object.size.map_or(0, i64::cast_unsigned);
-                found.extend(name.map(|name| (name.to_owned(), size)));
-            }
-            if page.is_truncated != Some(true) {
-                return Ok(found);
-            }
-            if page.next_continuation_token.is_none() || page.next_continuation_token == token {
-                let reason = "the store's listing does not go on where it ends";
-                return Err(Failure::found(Meaning::Permanent, reason));
-            }
-            token = page.next_continuation_token;
-        }
-    }
-
     fn failed(&self, verb: Verb, action: &'static str, name: &str, failure: Failure) -> StoreError {
         let (kind, retry_after) = (failure.kind(verb), failure.retry_after);
         let failed = self.refused(kind, name, failure.into());
@@ -387,13 +357,13 @@ impl Store for S3Store {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
-        let found = self.list_keys(prefix).await;
-        let mut found =
-            found.map_err(|failure| self.failed(Verb::List, "list", prefix, failure))?;
-        found.sort_unstable();
-        found.dedup();
-        let parse = |(key, size): (String, u64)| Some(Listed { name: key.parse().ok()?, size });
-        Ok(found.into_iter().filter_map(parse).collect())
+        let listed = self.list_all(prefix).await;
+        listed.map_err(|failure| self.failed(Verb::List, "list", prefix, failure))
+    }
+
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Page, StoreError> {
+        let listed = self.list_page(prefix, after).await;
+        listed.map_err(|failure| self.failed(Verb::List, "list", prefix, failure))
     }
 
     fn booted_at(&self) -> Option<Micros> {

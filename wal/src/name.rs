@@ -116,6 +116,34 @@ pub struct SegmentName {
     pub repair: u16,
 }
 
+impl SegmentName {
+    /// The prefix of all segments of a generation.
+    #[must_use]
+    pub fn prefix(generation: Generation) -> String {
+        format!("{generation}/wal/")
+    }
+
+    /// The prefix of those of one level.
+    #[must_use]
+    pub fn prefix_of_level(generation: Generation, level: u8) -> String {
+        format!("{generation}/wal/{level:02}/")
+    }
+
+    /// A key that stands before the segments of a level that begin with `first` or later, and those of
+    /// higher levels; and behind all others of the generation.
+    #[must_use]
+    pub fn start(generation: Generation, level: u8, first: Txid) -> String {
+        format!("{generation}/wal/{level:02}/{first}")
+    }
+
+    /// A key that stands behind all segments of a generation, and before everything of later ones.
+    #[must_use]
+    pub fn behind(generation: Generation) -> String {
+        // The character after the slash.
+        format!("{generation}/wal0")
+    }
+}
+
 /// A key that names no object of a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is no object name of a replica")]
@@ -365,6 +393,37 @@ mod tests {
         for (name, text) in names().into_iter().zip(&texts) {
             assert_eq!(text.parse(), Ok(name));
         }
+    }
+
+    #[test]
+    fn keys_stand_between_names() {
+        let generation = Generation { epoch: Epoch(3), random: 0xabc };
+        let later = Generation { epoch: Epoch(3), random: 0xabd };
+        let segment = |level, first| {
+            let (time, epoch) = (Millis(0), Epoch(0));
+            let last = Txid(u64::MAX);
+            let first = Txid(first);
+            SegmentName { generation, level, first, last, time, epoch, repair: 0 }.to_string()
+        };
+        let pack = PackName { generation: later, epoch: Epoch(0), attempt: 0, part: 0, repair: 0 };
+        let keys = [
+            SegmentName::prefix(generation),
+            SegmentName::prefix_of_level(generation, 0),
+            SegmentName::start(generation, 0, Txid(1)),
+            segment(0, 1),
+            segment(0, 16),
+            SegmentName::start(generation, 0, Txid(17)),
+            segment(0, 17),
+            segment(0, u64::MAX),
+            SegmentName::prefix_of_level(generation, 1),
+            SegmentName::start(generation, 1, Txid(0)),
+            segment(1, 1),
+            segment(99, 1),
+            SegmentName::behind(generation),
+            pack.to_string(),
+        ];
+        assert!(keys.is_sorted_by(|one, next| one < next), "{keys:#?}");
+        assert!(segment(0, 1).starts_with(&keys[1]) && segment(99, 1).starts_with(&keys[0]));
     }
 
     #[test]

@@ -171,6 +171,9 @@ pub async fn listings_are_whole_and_in_order(site: &Site) {
     let found: Vec<_> = found.iter().map(|listed| (listed.name, listed.size)).collect();
     assert!(found == all, "{} objects: {:?}", found.len(), found.last());
 
+    let by_pages = pages(site, "", "").await;
+    assert!(by_pages == all.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>());
+
     let of_epochs = site.store.list("epochs/").await.unwrap();
     assert_eq!(of_epochs.iter().map(|listed| listed.name).collect::<Vec<_>>(), [claim]);
     let name = segment(3).to_string();
@@ -179,6 +182,48 @@ pub async fn listings_are_whole_and_in_order(site: &Site) {
     let of_folder: Vec<_> = of_folder.iter().map(|listed| (listed.name, listed.size)).collect();
     assert!(of_folder == segments);
     assert!(site.store.list("nothing/").await.unwrap().is_empty());
+}
+
+pub async fn a_listing_goes_on_from_any_key(site: &Site) {
+    begin(site).await;
+    let mut names: Vec<_> = (1..=12).map(segment).collect();
+    names.extend([ClaimName { epoch: Epoch(1), nonce: None }.into(), ObjectName::Base(Epoch(1))]);
+    for name in &names {
+        create(site, name, &Bytes::from_static(b"me")).await;
+    }
+    names.push(ObjectName::Genesis);
+    for key in ["0", "epochs/0000000001.tmp", "notes.txt"] {
+        (site.litter)(key);
+    }
+    let keys: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let Some(ObjectName::Segment(SegmentName { generation, .. })) = names.first() else {
+        panic!("{names:?}");
+    };
+    let between = [
+        SegmentName::start(*generation, 0, Txid(7)),
+        SegmentName::start(*generation, 1, Txid(0)),
+        SegmentName::behind(*generation),
+        String::new(),
+        "z".to_owned(),
+    ];
+    for prefix in ["", "epochs/", &SegmentName::prefix_of_level(*generation, 0), "nothing/"] {
+        for after in keys.iter().chain(&between) {
+            let is_wanted = |key: &str| key.starts_with(prefix) && key > after.as_str();
+            let wanted: Vec<_> = keys.iter().filter(|key| is_wanted(key)).cloned().collect();
+            assert_eq!(pages(site, prefix, after).await, wanted, "{prefix:?} after {after:?}");
+        }
+    }
+}
+
+/// The names on all pages of a listing.
+async fn pages(site: &Site, prefix: &str, after: &str) -> Vec<String> {
+    let (mut names, mut next) = (Vec::new(), Some(after.to_owned()));
+    while let Some(after) = next {
+        let page = site.store.list_after(prefix, &after).await.unwrap();
+        names.extend(page.objects.iter().map(|object| object.name.to_string()));
+        next = page.next;
+    }
+    names
 }
 
 pub async fn one_of_many_creators_wins(site: &Site) {

@@ -37,7 +37,7 @@ impl Site {
     }
 
     fn memory(claims: Claims) -> Self {
-        let memory = MemoryStore::new(Objects::new());
+        let memory = MemoryStore::new(Objects::new()).with_pages_of(3);
         let memory = match claims {
             Claims::Exclusive => memory,
             Claims::Shared => memory.with_shared_claims(),
@@ -96,6 +96,7 @@ macro_rules! contracts {
             ranges_end_where_the_object_does
             what_is_not_there
             listings_are_whole_and_in_order
+            a_listing_goes_on_from_any_key
             one_of_many_creators_wins
             nothing_is_stored_where_no_replica_is
             a_body_that_is_gone
