@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue};
-use genesis_snapshot::inventory::Inventory;
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,7 +30,7 @@ use self::args::{Args, Command};
 use self::databases::Configuration;
 use self::exit::{Code, Failure};
 use self::place::Place;
-use crate::replica::Replica;
+use crate::replica::{Holdings, Replica, ReplicaError};
 use crate::store::Store;
 use crate::store::retry::{Persistence, Retrying};
 use crate::{sqlite, telemetry};
@@ -126,10 +125,14 @@ fn wait_for_children() -> Result<(), Failure> {
 /// How long somebody who asks for something waits for a store that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Opens the replica in a place, to read it, and lists what it holds.
-async fn open(place: &Place) -> Result<(Replica, Inventory), Failure> {
-    let opened = Replica::open_listed(patient_store(place)).await;
-    opened.map_err(|error| Failure::from(error).context(format!("cannot use {place}")))
+/// Opens the replica in a place, to restore from it.
+async fn open(place: &Place) -> Result<(Replica, Holdings), Failure> {
+    let opened = Replica::open_outlined(patient_store(place)).await;
+    opened.map_err(|error| cannot_use(place, error))
+}
+
+fn cannot_use(place: &Place, error: ReplicaError) -> Failure {
+    Failure::from(error).context(format!("cannot use {place}"))
 }
 
 fn patient_store(place: &Place) -> Arc<dyn Store> {
@@ -139,14 +142,14 @@ fn patient_store(place: &Place) -> Arc<dyn Store> {
 /// What is in a place for a replica.
 enum Found {
     /// A replica, and what it holds.
-    Replica(Replica, Inventory),
+    Replica(Replica, Holdings),
     /// Provably no state that could be restored, and none that is lost; why.
     Nothing(&'static str),
 }
 
 /// Opens the replica in a place where there may be none yet.
 async fn open_unless_empty(place: &Place) -> Result<Found, Failure> {
-    let (replica, inventory) = match open(place).await {
+    let (replica, mut holdings) = match open(place).await {
         Err(failure) if failure.code == Code::NOTHING => {
             // Objects without a description are a damaged replica, and not none.
             let is_empty = patient_store(place).list("").await?.is_empty();
@@ -158,10 +161,14 @@ async fn open_unless_empty(place: &Place) -> Result<Found, Failure> {
         }
         other => other?,
     };
-    Ok(if inventory.generations().next().is_none() {
+    let is_nothing = |holdings: &Holdings| holdings.inventory.generations().next().is_none();
+    if is_nothing(&holdings) && !holdings.is_whole() {
+        holdings = replica.holdings().await.map_err(|error| cannot_use(place, error))?;
+    }
+    Ok(if is_nothing(&holdings) {
         Found::Nothing("the replica holds nothing yet")
     } else {
-        Found::Replica(replica, inventory)
+        Found::Replica(replica, holdings)
     })
 }
 

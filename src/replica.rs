@@ -4,6 +4,7 @@ mod base;
 #[cfg(test)]
 mod corpora;
 mod epochs;
+mod holdings;
 mod listing;
 mod records;
 pub(crate) mod sealed;
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub use self::base::History;
 pub use self::epochs::{Fence, Standing};
+pub use self::holdings::Holdings;
 pub use self::listing::Epochs;
 pub use self::records::Holder;
 pub use self::tip::{Tip, UNDER_WAY};

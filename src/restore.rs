@@ -16,7 +16,6 @@ use std::sync::Arc;
 use genesis_restore::apply::{Applier, Base, Restored};
 use genesis_restore::plan::{Plan, PlanError};
 use genesis_restore::target::Target;
-use genesis_snapshot::inventory::Inventory;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use thiserror::Error;
@@ -25,7 +24,7 @@ use self::blocks::Blocks;
 use self::route::Route;
 use self::segments::Segments;
 use crate::object::ObjectError;
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::{Holdings, Replica, ReplicaError};
 use crate::replicate::{AsOf, PageTable, StateError, StateFolder, leave};
 use crate::sqlite::Check;
 pub use output::Output;
@@ -144,11 +143,11 @@ pub struct Done {
 /// [`RestoreError`]
 pub async fn find(
     replica: &Replica,
-    inventory: Inventory,
+    holdings: Holdings,
     request: &Request,
 ) -> Result<Plan, RestoreError> {
     output::check_place(&request.output, request.remove_stale)?;
-    let plan = Route::find(replica, inventory, request.target, request.generation).await?.plan;
+    let plan = Route::find(replica, holdings, request.target, request.generation).await?.plan;
     check_txid(plan.reaches, request)?;
     Ok(plan)
 }
@@ -159,12 +158,12 @@ pub async fn find(
 /// [`RestoreError`]; nothing is at the output then.
 pub async fn restore(
     replica: &Replica,
-    inventory: Inventory,
+    holdings: Holdings,
     request: &Request,
     mut progress: impl FnMut(Progress),
 ) -> Result<Done, RestoreError> {
     output::check_place(&request.output, request.remove_stale)?;
-    let mut route = Route::find(replica, inventory, request.target, request.generation).await?;
+    let mut route = Route::find(replica, holdings, request.target, request.generation).await?;
     loop {
         let output = Output::prepare(&request.output, request.remove_stale)?;
         match assemble(replica, &route, output, request, &mut progress).await {
@@ -186,7 +185,7 @@ async fn assemble(
     let manifest = Arc::new(replica.manifest(plan.manifest).await?);
     let page_size = manifest.layout.page_size;
     output.reserve(u64::from(manifest.layout.pages) * u64::from(page_size.get()))?;
-    let blocks = Blocks::new(replica.store(), &route.inventory, &manifest);
+    let blocks = Blocks::new(replica.store(), &route.holdings.inventory, &manifest);
     blocks.write(&output, request.parallelism, progress).await?;
     let applier = Applier::new(Base::from(manifest.as_ref()), plan.target, plan.reaches)
         .with_cuts(plan.cuts.clone());

@@ -71,6 +71,19 @@ pub fn plan(
     })
 }
 
+/// The snapshot that a plan begins with. Names of snapshots are enough to tell.
+///
+/// # Errors
+/// [`PlanError`], as [`plan`].
+pub fn beginning(
+    inventory: &Inventory,
+    target: Target,
+    generation: Option<Generation>,
+) -> Result<ManifestName, PlanError> {
+    let lines = candidates(inventory, generation)?;
+    Ok(snapshot(current_line(&lines, target)?, target)?.name)
+}
+
 /// The generations that can be restored, oldest first: those with a snapshot.
 fn candidates(
     inventory: &Inventory,

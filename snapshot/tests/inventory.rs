@@ -86,6 +86,25 @@ fn a_gap_is_named_and_the_end_is_none() {
 }
 
 #[test]
+fn what_no_segment_holds_is_told_as_a_whole() {
+    let inventory = inventory(&[
+        segment(1, 1, 3, 8),
+        segment(2, 1, 4, 6),
+        segment(1, 1, 9, 10),
+        segment(1, 1, 15, 18),
+    ]);
+    let not_held = |from| {
+        let holes = line(&inventory).not_held(Txid(from)).into_iter();
+        holes.map(|hole| (hole.start().0, hole.end().0)).collect::<Vec<_>>()
+    };
+    assert_eq!(not_held(0), [(1, 2), (11, 14), (19, u64::MAX)]);
+    for from in [2, 10, 12, 13] {
+        assert_eq!(not_held(from), [(11, 14), (19, u64::MAX)]);
+    }
+    assert_eq!(not_held(14), [(19, u64::MAX)]);
+}
+
+#[test]
 fn windows_are_what_snapshots_and_chains_cover() {
     let inventory = inventory(&[
         manifest(3),

@@ -9,11 +9,13 @@ use serde::Serialize;
 use super::args::{BackupType, ListArgs};
 use super::databases::Configuration;
 use super::exit::{Code, Failure};
-use super::{open, print, print_json};
+use super::{cannot_use, patient_store, print, print_json};
 use crate::replica::{Replica, ReplicaError};
 
 pub async fn run(args: ListArgs, configuration: &Configuration) -> Result<Code, Failure> {
-    let (replica, inventory) = open(&configuration.replica(&args.source)?).await?;
+    let place = configuration.replica(&args.source)?;
+    let opened = Replica::open_listed(patient_store(&place)).await;
+    let (replica, inventory) = opened.map_err(|error| cannot_use(&place, error))?;
     if args.transactions {
         return transactions::run(&replica, &inventory, &args).await;
     }

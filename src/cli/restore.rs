@@ -17,7 +17,7 @@ use super::databases::Configuration;
 use super::exit::{Code, Failure};
 use super::replicate::listen;
 use super::{Found, open, open_unless_empty, print, print_json};
-use crate::replica::Replica;
+use crate::replica::{Holdings, Replica};
 use crate::restore::{Done, Request, RestoreError, find, restore};
 use crate::sqlite::Check;
 
@@ -26,9 +26,9 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
     if args.if_exists == Some(Otherwise::Skip) && args.output.exists() {
         return skip(&args, &format!("{} is there already", args.output.display()));
     }
-    let (replica, inventory) = if args.if_no_replica == Some(Otherwise::Skip) {
+    let (replica, mut holdings) = if args.if_no_replica == Some(Otherwise::Skip) {
         match open_unless_empty(&place).await? {
-            Found::Replica(replica, inventory) => (replica, inventory),
+            Found::Replica(replica, holdings) => (replica, holdings),
             Found::Nothing(reason) => return skip(&args, reason),
         }
     } else {
@@ -38,12 +38,15 @@ pub async fn run(args: RestoreArgs, configuration: &Configuration) -> Result<Cod
         None => configuration.state_folder(&args.output)?,
         typed => typed,
     };
+    if args.backup.is_some_and(|id| backup(&holdings.inventory, id, args.generation).is_err()) {
+        holdings = replica.holdings().await?;
+    }
     if args.dry_run {
-        show_plan(&replica, inventory, &args).await
+        show_plan(&replica, holdings, &args).await
     } else {
         let mut shutdown = listen()?;
         tokio::select! {
-            restored = restore_and_show(&replica, inventory, &args, state_folder) => restored,
+            restored = restore_and_show(&replica, holdings, &args, state_folder) => restored,
             // What was written is gone with the restore.
             signal = shutdown.asked() => Ok(Code(128 + signal)),
         }
@@ -61,11 +64,11 @@ fn skip(args: &RestoreArgs, reason: &str) -> Result<Code, Failure> {
 
 async fn show_plan(
     replica: &Replica,
-    inventory: Inventory,
+    holdings: Holdings,
     args: &RestoreArgs,
 ) -> Result<Code, Failure> {
-    let request = request(&inventory, args)?;
-    let plan = find(replica, inventory, &request).await?;
+    let request = request(&holdings.inventory, args)?;
+    let plan = find(replica, holdings, &request).await?;
     if args.json {
         print_json(&PlanReport::of(&plan))?;
     } else {
@@ -76,13 +79,13 @@ async fn show_plan(
 
 async fn restore_and_show(
     replica: &Replica,
-    inventory: Inventory,
+    holdings: Holdings,
     args: &RestoreArgs,
     state_folder: Option<PathBuf>,
 ) -> Result<Code, Failure> {
     let mut display = Display::new();
-    let request = Request { state_folder, ..request(&inventory, args)? };
-    let done = restore(replica, inventory, &request, |progress| display.show(progress)).await?;
+    let request = Request { state_folder, ..request(&holdings.inventory, args)? };
+    let done = restore(replica, holdings, &request, |progress| display.show(progress)).await?;
     drop(display);
     if args.json {
         print_json(&Report::of(&done, args))?;

@@ -37,7 +37,10 @@ impl History {
     }
 }
 
-fn of_history(listed: &[Listed], bases: impl Iterator<Item = (Epoch, Txid)>) -> Inventory {
+pub(super) fn of_history(
+    listed: &[Listed],
+    bases: impl Iterator<Item = (Epoch, Txid)>,
+) -> Inventory {
     let objects = listed.iter().map(|object| (object.name, object.size));
     Inventory::of_history(objects, Cuts::new(bases))
 }
@@ -49,7 +52,8 @@ impl Replica {
     /// When the store fails, or a base is damaged or missing.
     pub async fn history(&self) -> Result<History, ReplicaError> {
         let listed = self.store.list("").await?;
-        let bases = self.bases(&listed, bases_in(&listed).max(), Vec::new()).await?;
+        let oldest = oldest_writer(&listed);
+        let bases = self.bases(oldest, bases_in(&listed).max(), Vec::new()).await?;
         let inventory = of_history(&listed, bases.iter().copied());
         Ok(History { inventory, listed, bases })
     }
@@ -68,14 +72,14 @@ impl Replica {
         &self,
         listed: Vec<Listed>,
     ) -> Result<Inventory, ReplicaError> {
-        let newest = bases_in(&listed).max();
-        let bases = match self.bases(&listed, newest, Vec::new()).await {
+        let (newest, oldest) = (bases_in(&listed).max(), oldest_writer(&listed));
+        let bases = match self.bases(oldest, newest, Vec::new()).await {
             Err(ReplicaError::Object(error)) => {
                 let told = newest.filter(|epoch| error.useless() == Some(ObjectName::Base(*epoch)));
                 let told = told.and_then(|epoch| Some((epoch, began_after(&listed, epoch)?)));
                 let Some((epoch, base)) = told else { return Err(error.into()) };
                 let older = bases_in(&listed).filter(|older| *older < epoch).max();
-                let bases = self.bases(&listed, older, vec![(epoch, base)]).await?;
+                let bases = self.bases(oldest, older, vec![(epoch, base)]).await?;
                 tracing::warn!(
                     %error,
                     after = base.0,
@@ -88,14 +92,14 @@ impl Replica {
         Ok(of_history(&listed, bases.into_iter()))
     }
 
-    /// The bases that are known, with those that `epoch` leads to; as many as the objects need.
-    async fn bases(
+    /// The bases that are known, with those that `epoch` leads to; as many as the objects need of which the
+    /// `oldest` writer has stored some.
+    pub(super) async fn bases(
         &self,
-        listed: &[Listed],
+        oldest: Option<Epoch>,
         epoch: Option<Epoch>,
         mut bases: Vec<(Epoch, Txid)>,
     ) -> Result<Vec<(Epoch, Txid)>, ReplicaError> {
-        let oldest_writer = listed.iter().filter_map(|object| writer(object.name)).min();
         let mut next = epoch;
         while let Some(epoch) = next {
             let BaseRecord { txid, before, .. } = self.base(epoch).await?;
@@ -103,7 +107,7 @@ impl Replica {
                 bases.push((epoch, Txid(txid)));
             }
             bases.extend(before.iter().map(|&(epoch, base)| (Epoch(epoch), Txid(base))));
-            let is_needed = |last: &Epoch| oldest_writer.is_some_and(|writer| *last > writer);
+            let is_needed = |last: &Epoch| oldest.is_some_and(|writer| *last > writer);
             let last = before.get(NAMED - 1).map(|last| Epoch(last.0));
             next = last.filter(is_needed);
         }
@@ -158,7 +162,7 @@ impl Replica {
 }
 
 /// The epochs of which a base is listed.
-fn bases_in(listed: &[Listed]) -> impl Iterator<Item = Epoch> {
+pub(super) fn bases_in(listed: &[Listed]) -> impl Iterator<Item = Epoch> {
     listed.iter().filter_map(|object| match object.name {
         ObjectName::Base(epoch) => Some(epoch),
         _ => None,
@@ -183,11 +187,12 @@ fn began_after(listed: &[Listed], writer: Epoch) -> Option<Txid> {
     tells.min()
 }
 
-/// Whose records an object holds.
-fn writer(name: ObjectName) -> Option<Epoch> {
-    match name {
+/// Who was the first of those whose records are there.
+fn oldest_writer(listed: &[Listed]) -> Option<Epoch> {
+    let writer = |object: &Listed| match object.name {
         ObjectName::Manifest(name) => Some(name.epoch),
         ObjectName::Segment(name) => Some(name.epoch),
         _ => None,
-    }
+    };
+    listed.iter().filter_map(writer).min()
 }

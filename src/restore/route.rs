@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use genesis_restore::plan::{Plan, PlanError, Restorable, last_before, plan, plan_instead};
+use genesis_restore::plan::{
+    Plan, PlanError, Restorable, beginning, last_before, plan, plan_instead,
+};
 use genesis_restore::target::Target;
 use genesis_snapshot::inventory::Inventory;
 use genesis_wal::id::Generation;
@@ -11,7 +13,7 @@ use genesis_wal::name::ObjectName;
 
 use super::RestoreError;
 use crate::object::ObjectError;
-use crate::replica::Replica;
+use crate::replica::{Holdings, Replica, ReplicaError};
 
 /// How often, and how fast, a replica is listed again that lacks a segment between others: while it does
 /// not change, and in all.
@@ -23,7 +25,7 @@ const MOST_LOOKS: u32 = 100;
 #[derive(Debug)]
 pub struct Route {
     /// What the replica holds, but for what turned out to be of no use.
-    pub inventory: Inventory,
+    pub holdings: Holdings,
     /// The objects.
     pub plan: Plan,
     useless: Vec<ObjectName>,
@@ -31,46 +33,55 @@ pub struct Route {
 }
 
 impl Route {
-    /// Finds the objects in what was listed. Where one is missing in between, it may be under way, as a
-    /// writer has several under way at once: the replica is listed again for a while, and for longer if it
-    /// changes. Where it does not come, the writer may have ended before it did: then the latest state is
-    /// the one before.
+    /// Finds the objects in what was listed, and lists what was left out and may be needed. Where one is
+    /// missing in between, it may be under way, as a writer has several under way at once: the replica is
+    /// listed again for a while, and for longer if it changes. Where it does not come, the writer may have
+    /// ended before it did: then the latest state is the one before.
     ///
     /// # Errors
     /// When the replica cannot be listed, or does not hold the state.
     pub async fn find(
         replica: &Replica,
-        mut inventory: Inventory,
+        holdings: Holdings,
         target: Target,
         generation: Option<Generation>,
     ) -> Result<Self, RestoreError> {
         let (mut looks, mut unchanged) = (0, 0);
+        let mut holdings = with_line(replica, holdings, target, generation).await?;
         loop {
-            match plan(&inventory, target, generation) {
+            match plan(&holdings.inventory, target, generation) {
+                Ok(plan) => return Ok(Self::new(holdings, plan)),
                 Err(PlanError::Gap { .. }) if unchanged < UNCHANGED_LOOKS && looks < MOST_LOOKS => {
                 }
-                Err(error) => {
-                    let plan =
-                        before_what_was_under_way(replica, &inventory, target, error).await?;
-                    return Ok(Self::new(inventory, plan));
+                Err(_) if !holdings.is_whole() => {
+                    holdings = replica.holdings().await?;
+                    continue;
                 }
-                Ok(plan) => return Ok(Self::new(inventory, plan)),
+                Err(error) => {
+                    let inventory = &holdings.inventory;
+                    let plan = before_what_was_under_way(replica, inventory, target, error).await?;
+                    return Ok(Self::new(holdings, plan));
+                }
             }
             tokio::time::sleep(LOOK_PAUSE).await;
-            let now = replica.inventory().await?;
-            unchanged = if now == inventory { unchanged + 1 } else { 0 };
+            let now = if holdings.is_whole() {
+                replica.holdings().await?
+            } else {
+                with_line(replica, replica.outline().await?, target, generation).await?
+            };
+            unchanged = if now.inventory == holdings.inventory { unchanged + 1 } else { 0 };
             looks += 1;
-            inventory = now;
+            holdings = now;
         }
     }
 
-    fn new(inventory: Inventory, plan: Plan) -> Self {
-        Self { inventory, plan, useless: Vec::new(), listed_again: false }
+    fn new(holdings: Holdings, plan: Plan) -> Self {
+        Self { holdings, plan, useless: Vec::new(), listed_again: false }
     }
 
-    /// Finds others that make the same state: copies, merged segments' originals, an earlier snapshot.
-    /// Where an object is missing, it may have been deleted since the listing, and the others may be
-    /// newer: the replica is listed once more.
+    /// Finds others that make the same state: copies, merged segments' originals, an earlier snapshot. All
+    /// of them are listed first, if they were not. Where an object is missing, it may have been deleted since
+    /// the listing, and the others may be newer: the replica is listed once more.
     ///
     /// # Errors
     /// [`RestoreError::Useless`] when there are none.
@@ -86,9 +97,12 @@ impl Route {
         if is_missing && !std::mem::replace(&mut self.listed_again, true) {
             self.list_again(replica).await?;
         } else {
+            if !self.holdings.is_whole() {
+                self.list_again(replica).await?;
+            }
             self.forget(name);
         }
-        match plan_instead(&self.inventory, &self.plan) {
+        match plan_instead(&self.holdings.inventory, &self.plan) {
             Some(plan) => {
                 tracing::warn!(%error, "trying to restore the same state from other objects");
                 self.plan = plan;
@@ -99,12 +113,13 @@ impl Route {
     }
 
     async fn list_again(&mut self, replica: &Replica) -> Result<(), RestoreError> {
-        self.inventory = replica.inventory().await?;
+        self.holdings = replica.holdings().await?;
+        let inventory = &mut self.holdings.inventory;
         for name in &self.useless {
-            self.inventory.forget(*name);
+            inventory.forget(*name);
         }
         // What was asked for may be out of what is kept by now.
-        match plan(&self.inventory, self.plan.target, Some(self.plan.generation)) {
+        match plan(inventory, self.plan.target, Some(self.plan.generation)) {
             Err(error @ PlanError::BeforeFirst { .. }) => Err(error.into()),
             _ => Ok(()),
         }
@@ -117,12 +132,29 @@ impl Route {
             other => other,
         };
         self.useless.push(name);
-        self.inventory.forget(name);
+        self.holdings.inventory.forget(name);
     }
 
     fn without(&self, source: ObjectError) -> RestoreError {
-        let instead = Instead(last_before(&self.inventory, &self.plan));
+        let instead = Instead(last_before(&self.holdings.inventory, &self.plan));
         RestoreError::Useless { source: source.into(), instead }
+    }
+}
+
+/// The same, with what continues the snapshot that a plan for the target begins with, unless that is the
+/// target itself.
+async fn with_line(
+    replica: &Replica,
+    holdings: Holdings,
+    target: Target,
+    generation: Option<Generation>,
+) -> Result<Holdings, ReplicaError> {
+    match beginning(&holdings.inventory, target, generation) {
+        Ok(snapshot) if target != Target::Txid(snapshot.txid) => {
+            replica.line(holdings, snapshot).await
+        }
+        // Without a beginning there is no plan either.
+        _ => Ok(holdings),
     }
 }
 
@@ -199,7 +231,7 @@ mod tests {
     }
 
     async fn find(replica: &Replica, target: Target) -> Result<Route, RestoreError> {
-        Route::find(replica, replica.inventory().await?, target, None).await
+        Route::find(replica, replica.outline().await?, target, None).await
     }
 
     #[tokio::test]

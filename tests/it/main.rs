@@ -34,6 +34,7 @@ mod kill;
 mod large;
 mod leaks;
 mod leftovers;
+mod listing;
 mod locks;
 mod long_history;
 mod merging;

@@ -1,6 +1,7 @@
 //! One generation: its snapshots, its segments, and how far they reach.
 
 use std::cmp::Reverse;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use genesis_wal::id::{Generation, Txid};
@@ -168,6 +169,22 @@ impl Line {
         chain
     }
 
+    /// The transactions that none of its segments holds, ascending, of which what continues the state
+    /// after `from` may hold some: what holds the next one may begin before it.
+    #[must_use]
+    pub fn not_held(&self, from: Txid) -> Vec<RangeInclusive<Txid>> {
+        let (mut holes, mut held) = (Vec::new(), Txid(0));
+        for Listed { name, .. } in &self.segments {
+            if held < before(name.first) {
+                holes.extend(held.next().map(|next| next..=before(name.first)));
+            }
+            held = held.max(self.last_in(name));
+        }
+        holes.extend(held.next().map(|next| next..=Txid(u64::MAX)));
+        holes.retain(|hole| *hole.end() > from);
+        holes
+    }
+
     /// The transactions that can be restored, ascending.
     #[must_use]
     pub fn windows(&self) -> Vec<Window> {
@@ -213,4 +230,8 @@ impl Line {
         let last = self.last_in(&name);
         (last, name.level, name.epoch, name.first, Reverse(name.time), name.repair)
     }
+}
+
+fn before(txid: Txid) -> Txid {
+    Txid(txid.0.saturating_sub(1))
 }

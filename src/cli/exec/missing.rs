@@ -37,9 +37,9 @@ pub async fn restore(databases: &[Database], may_be_empty: bool) -> Result<(), F
 
 async fn restore_latest(database: &Database) -> Result<(), Failure> {
     let path = database.path.display();
-    let (replica, inventory) =
+    let (replica, holdings) =
         match open_unless_empty(&database.replica).await.map_err(not_nothing)? {
-            Found::Replica(replica, inventory) => (replica, inventory),
+            Found::Replica(replica, holdings) => (replica, holdings),
             Found::Nothing(reason) => {
                 tracing::info!(%path, reason, "nothing to restore: the application starts without");
                 return Ok(());
@@ -58,7 +58,7 @@ async fn restore_latest(database: &Database) -> Result<(), Failure> {
     };
     let mut display = Display::new();
     let show = |progress| display.show(progress);
-    let restored = restore::restore(&replica, inventory, &request, show).await;
+    let restored = restore::restore(&replica, holdings, &request, show).await;
     drop(display);
     let restored = restored.map_err(|error| not_nothing(error.into()))?.restored;
     tracing::info!(%path, txid = restored.txid.0, time = %restored.time, "restored");

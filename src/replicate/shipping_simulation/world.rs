@@ -251,8 +251,8 @@ impl World {
         }
         let store = Arc::new(self.sea().objects().clone());
         let done = self.restores.block_on(async {
-            let (replica, inventory) = Replica::open_listed(store).await?;
-            restore(&replica, inventory, &request, |_| {}).await
+            let (replica, holdings) = Replica::open_outlined(store).await?;
+            restore(&replica, holdings, &request, |_| {}).await
         });
         let pages = match &done {
             Ok(_) => {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use genesis_replicate::replica::Replica;
 use genesis_replicate::store::{
-    Body, Claims, Listed, MemoryStore, Objects, Store, StoreError, StoreErrorKind,
+    Body, Claims, Listed, MemoryStore, Objects, Page, Store, StoreError, StoreErrorKind,
 };
 use genesis_wal::name::ObjectName;
 
@@ -36,8 +36,14 @@ impl fmt::Debug for FaultyStore {
 }
 
 impl FaultyStore {
+    /// A store in which nothing goes wrong, and few names are listed at once.
     pub fn new(objects: Objects) -> Self {
-        Self::with_fault(objects, |_, _| None)
+        Self::with_fault(objects, |_, _| None).with_pages_of(3)
+    }
+
+    /// The same store, of which so many names are listed at once.
+    pub fn with_pages_of(self, page: usize) -> Self {
+        Self { memory: self.memory.with_pages_of(page), ..self }
     }
 
     /// A store in which something goes wrong.
@@ -94,7 +100,19 @@ impl Store for FaultyStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let (mut listed, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = self.list_after(prefix, &after).await?;
+            listed.extend(page.objects);
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(listed),
+            }
+        }
+    }
+
+    async fn list_after(&self, prefix: &str, after: &str) -> Result<Page, StoreError> {
         self.strike(Call::List)?;
-        self.memory.list(prefix).await
+        self.memory.list_after(prefix, after).await
     }
 }

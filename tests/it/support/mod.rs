@@ -2,6 +2,7 @@
 
 mod application;
 mod broken_calls;
+mod changing;
 mod clock;
 mod compare;
 mod fuse;
@@ -18,6 +19,7 @@ mod wait;
 
 pub use application::{Application, Sqlite};
 pub use broken_calls::BrokenCalls;
+pub use changing::Changing;
 pub use clock::WallClock;
 pub use compare::{assert_same, contents, contents_of, rows, rows_of, same_bytes, wal_frames};
 pub use fuse::Fuse;
