@@ -3,6 +3,7 @@
 //! What fails on the local disk after the claim is tried again with what was claimed: an epoch and an
 //! inventory cost a replica more than a try is worth.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,7 +155,8 @@ impl Found<'_> {
         let Self { replica, inventory, spool, folder, epoch, stored, adopted } = self;
         let used = inventory.highest_named().max(adopted.highest).unwrap_or(Txid(0));
         let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
-        let Adopted { tip, unshipped, .. } = adopted;
+        let tip = adopted.tip;
+        let unshipped: Vec<_> = adopted.unshipped.into_iter().collect();
         // Where the tip cannot be read, there are still the names.
         let named = || inventory.last_time().map_or(Micros(0), Millis::micros);
         let last_time = tip.map_or_else(named, |tip| tip.reached.time);
@@ -263,8 +265,8 @@ pub fn unless_damaged<T>(
 struct Adopted {
     /// The newest state of replica and spool together.
     tip: Option<Tip>,
-    /// What must be shipped for it.
-    unshipped: Vec<SegmentName>,
+    /// What must be shipped for it, in this order.
+    unshipped: BTreeSet<SegmentName>,
     /// The highest transaction that a segment in the spool was named for.
     highest: Option<Txid>,
 }
@@ -273,12 +275,12 @@ impl Adopted {
     /// Whether a segment is one that was adopted with another stamp: a start was killed after it had put
     /// that on it, and before the one without was removed.
     fn has(&self, spool: &Spool, name: &SegmentName, epoch: Epoch) -> io::Result<bool> {
-        let adopted = self.unshipped.iter().find(|adopted| {
-            let generation = adopted.generation;
-            **adopted == SegmentName { generation, epoch, ..*name }
+        let adopted = self.tip.map(|tip| {
+            let generation = tip.generation;
+            SegmentName { generation, epoch, ..*name }
         });
-        Ok(match adopted {
-            Some(adopted) => whole(spool.is_same(name, adopted))?.unwrap_or(false),
+        Ok(match adopted.filter(|adopted| self.unshipped.contains(adopted)) {
+            Some(adopted) => whole(spool.is_same(name, &adopted))?.unwrap_or(false),
             None => false,
         })
     }
@@ -307,13 +309,13 @@ fn adopt_spool(
             |tip: &Tip| tip.generation == name.generation && name.last <= tip.reached.txid;
         let is_history = line.is_some_and(|line| line.last_in(&name) == name.last);
         if let Some(tip) = tip.filter(|tip| is_history && is_past(tip)) {
-            if line.is_some_and(|line| holds(line, &name)) {
+            if line.is_some_and(|line| line.holds(&name)) {
                 spool.remove(&name)?;
                 continue;
             }
             let stamp = Stamp { generation: tip.generation, epoch };
             if let Some(name) = whole(spool.restamp(&name, stamp))? {
-                adopted.unshipped.push(name);
+                adopted.unshipped.insert(name);
                 continue;
             }
         }
@@ -329,7 +331,7 @@ fn adopt_spool(
         };
         if let Some(tip) = continued {
             let stamp = Stamp { generation: tip.generation, epoch };
-            adopted.unshipped.push(spool.restamp(&name, stamp)?);
+            adopted.unshipped.insert(spool.restamp(&name, stamp)?);
             adopted.tip = Some(tip);
         } else {
             let aside = spool.set_aside(&name)?;
@@ -338,12 +340,6 @@ fn adopt_spool(
         }
     }
     Ok(adopted)
-}
-
-/// Whether a line holds all of a segment in another.
-fn holds(line: &Line, name: &SegmentName) -> bool {
-    let all = |held: SegmentName| held.first <= name.first && name.last <= line.last_in(&held);
-    line.segments().iter().any(|held| all(held.name))
 }
 
 /// The state after a sealed segment; `None` when it is damaged or does not continue `tip`.
@@ -416,7 +412,7 @@ mod tests {
         let tip = Tip { generation, page_size, reached };
         let line = inventory.generation(generation);
         let adopted = adopt_spool(&spool, Some(tip), line, Epoch(2)).unwrap();
-        assert_eq!((adopted.unshipped, adopted.highest), (vec![], Some(last)));
+        assert_eq!((adopted.unshipped, adopted.highest), (BTreeSet::new(), Some(last)));
         assert!(folder.path().join("orphans").join(name.to_string()).exists());
     }
 }

@@ -185,6 +185,13 @@ impl Line {
         holes
     }
 
+    /// Whether one of its segments holds all that another one is named for.
+    #[must_use]
+    pub fn holds(&self, segment: &SegmentName) -> bool {
+        let after = self.segments.partition_point(|s| s.name.first <= segment.first);
+        self.best_of(after).is_some_and(|best| self.last_in(&best.name) >= segment.last)
+    }
+
     /// The transactions that can be restored, ascending.
     #[must_use]
     pub fn windows(&self) -> Vec<Window> {
