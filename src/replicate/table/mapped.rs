@@ -110,8 +110,11 @@ fn in_memory(bytes: usize, reason: &io::Error) -> io::Result<MmapMut> {
 
 #[expect(unsafe_code, reason = "mapping a file is unsafe, as others could truncate it")]
 fn map(file: &File, bytes: usize) -> io::Result<MmapMut> {
-    // SAFETY: the file is this process's alone, in a folder that nobody else may enter, and never gets
-    // shorter; all of its blocks are allocated up to `bytes`. Only this vector reads or writes it.
+    // SAFETY: the file is this process's alone, and never gets shorter; all of its blocks are allocated up to
+    // `bytes`. Only this vector reads or writes it. That of a running replication is in a folder that nobody
+    // else may enter; the one that `restore` makes beside its output may be in a folder that is open to others:
+    // it has no name there, or one that only its owner may open. (Where a disk copies what is written anew, or
+    // has promised more room than it has, a write may still find none: then the process ends with SIGBUS.)
     unsafe { memmap2::MmapOptions::new().len(bytes).map_mut(file) }
 }
 
