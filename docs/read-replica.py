@@ -135,6 +135,7 @@ class Replica:
             for root, _, files in os.walk(folder)
             for file in files
         )
+        self.known = 0
         self.cuts = self.find_cuts()
 
     def read(self, name):
@@ -150,22 +151,30 @@ class Replica:
         return [(match[0], *match.groups()) for match in found if match]
 
     def find_cuts(self):
-        """Each known epoch with its base, newest first."""
+        """Each known epoch with its base, newest first; and which transaction was there for certain."""
         bases = [int(epoch) for _, epoch in self.matching(r"epochs/(\d{10})\.base")]
         writers = [int(e) for _, e in self.matching(r".*-(\d{10})(?:-r\d{5})?\.seg")]
         writers += [int(e) for _, e in self.matching(r".*-(\d{10})-\d{10}(?:-r\d{5})?\.manifest")]
-        known, epoch = [], max(bases, default=None)
+        ended = [int(epoch) for _, epoch in self.matching(r"epochs/(\d{10})\.release")]
+        known, epoch = [], max(bases + writers + ended, default=None)
+        if epoch in ended:
+            self.known = self.record(f"epochs/{epoch:010}.release").get("txid", 0)
         while epoch is not None:
-            sealed = json.loads(self.read(f"epochs/{epoch:010}.base"))
-            text = json.dumps(sealed["record"], separators=(",", ":"), ensure_ascii=False)
-            assert int(sealed["crc32"], 16) == zlib.crc32(text.encode())
+            base = self.record(f"epochs/{epoch:010}.base")
             if not known:
-                known.append((epoch, sealed["record"]["txid"]))
-            before = [tuple(pair) for pair in sealed["record"]["before"]]
+                known.append((epoch, base["txid"]))
+                self.known = max(self.known, base["txid"])
+            before = [tuple(pair) for pair in base["before"]]
             known += before
             oldest = before[-1][0] if len(before) == 256 else 0
             epoch = oldest if oldest > min(writers, default=oldest) else None
         return known
+
+    def record(self, name):
+        sealed = json.loads(self.read(name))
+        text = json.dumps(sealed["record"], separators=(",", ":"), ensure_ascii=False)
+        assert int(sealed["crc32"], 16) == zlib.crc32(text.encode())
+        return sealed["record"]
 
     def last_of(self, writer):
         """The last transaction of a writer that is history."""
@@ -193,28 +202,39 @@ class Replica:
         segments = [
             (min(int(last), self.last_of(int(epoch))), level, epoch, int(first), name)
             for name, level, first, last, epoch in self.matching(pattern)
+            if int(first) <= self.last_of(int(epoch))
         ]
         while txid < wanted:
             reach = [s for s in segments if s[3] <= txid + 1 <= s[0]]
             if not reach:
                 behind = [s for s in segments if s[3] > txid + 1]
-                assert wanted == MASK and self.were_under_way(txid, behind, segments)
+                assert wanted == MASK and txid >= self.known
+                assert not behind or self.were_under_way(txid, behind, segments)
                 return
             txid, *_, name = max(reach)
             yield name, txid
 
     def were_under_way(self, reached, behind, segments):
         """Whether segments behind a gap are what a writer that was killed can have left there."""
-        newest = max(epoch for _, _, epoch, *_ in segments) if segments else None
-        told = [[part.stored for part in parts_of(self.read(name))] for *_, name in behind]
-        stored = [max((s for s in parts if s is not None), default=MASK) for parts in told]
+        newest = max(epoch for _, _, epoch, *_ in segments)
         return (
             len(behind) < 8
             and all((level, epoch) == ("00", newest) for _, level, epoch, *_ in behind)
-            and all(s <= reached for s in stored)
+            and all(self.tells_stored(*segment) <= reached for segment in behind)
             and f"epochs/{newest}.release" not in self.names
-            and (not self.cuts or self.cuts[0][1] <= reached)
         )
+
+
+    def tells_stored(self, last, _level, epoch, first, name):
+        """Up to which transaction everything was stored when a segment was made that is whole."""
+        parts = parts_of(self.read(name))
+        ends = [first - 1, *(part.last for part in parts)]
+        for before, part in zip(ends, parts):
+            assert part.kind == 1 and part.epoch == int(epoch)
+            assert "{:010}-{:016x}".format(*part.generation) == name[:27]
+            assert before <= part.first <= before + 1
+        assert ends[-1] == last
+        return max((part.stored for part in parts if part.stored is not None), default=MASK)
 
 
 class Database:
@@ -322,6 +342,7 @@ def restore(folder, output, wanted):
             assert part.kind == 1 and part.page_size == database.page_size
             assert part.first != reached + 1 or part.before == database.state()
             reached = database.apply(part.payload, reached, min(last, wanted))
+        assert reached == min(last, wanted)
     assert wanted in (MASK, reached)
     with open(output, "xb") as file:
         for number in sorted(database.pages):

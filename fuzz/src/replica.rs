@@ -24,7 +24,13 @@ pub fn epoch_record(data: &[u8]) {
     let repair = kind & REPAIR != 0;
     match kind >> 1 {
         0 => drop(sealed::<ClaimRecord>(bytes, repair)),
-        1 => drop(sealed::<ReleaseRecord>(bytes, repair)),
+        1 => {
+            if let Some((release, bytes)) = sealed::<ReleaseRecord>(bytes, repair) {
+                assert!(ReleaseRecord::decode(Epoch(release.epoch ^ 1), &bytes).is_err());
+                let read = ReleaseRecord::decode(Epoch(release.epoch), &bytes);
+                assert_eq!(read.ok(), Some(release));
+            }
+        }
         _ => {
             if let Some((base, bytes)) = sealed::<BaseRecord>(bytes, repair) {
                 check_base(&base, &bytes);

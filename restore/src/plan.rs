@@ -54,10 +54,11 @@ pub fn plan(
 ) -> Result<Plan, PlanError> {
     let lines = candidates(inventory, generation)?;
     let line = current_line(&lines, target)?;
+    let known = known(inventory, line, generation);
     let found = match target {
-        Target::Latest => latest(line),
-        Target::Txid(txid) => at_txid(line, txid),
-        Target::Time(time) => at_time(line, time),
+        Target::Latest => latest(line, known),
+        Target::Txid(txid) => at_txid(line, txid, known),
+        Target::Time(time) => at_time(line, time, known),
     };
     let (manifest, chain) = found?;
     Ok(Plan {
@@ -111,6 +112,17 @@ fn current_line<'a>(lines: &[&'a Line], target: Target) -> Result<&'a Line, Plan
     })
 }
 
+/// Up to which transaction everything is known to have been there, where a line is the newest, and so has to
+/// reach it. Who names a line of which there is a later one, even without a snapshot, takes what it has.
+fn known(inventory: &Inventory, line: &Line, named: Option<Generation>) -> Option<Txid> {
+    let newest = match named {
+        Some(_) => inventory.generations().next_back(),
+        None => inventory.latest_generation(),
+    };
+    let is_newest = newest.is_some_and(|newest| newest.generation() == line.generation());
+    inventory.cuts().known().filter(|_| is_newest)
+}
+
 /// Whether a snapshot is not after the target.
 fn is_by(manifest: &ManifestName, target: Target) -> bool {
     match target {
@@ -128,22 +140,22 @@ fn snapshot(line: &Line, target: Target) -> Result<Listed<ManifestName>, PlanErr
     newest.copied().ok_or(PlanError::NoSnapshot(line.generation()))
 }
 
-fn latest(line: &Line) -> Found {
+fn latest(line: &Line, known: Option<Txid>) -> Found {
     let manifest = snapshot(line, Target::Latest)?;
     let chain = line.chain(manifest.name.txid);
-    match chain.gap {
+    match chain.gap.or_else(|| lost(&chain, known)) {
         Some(gap) => Err(gap_error(line, Target::Latest, gap)),
         None => Ok((manifest, chain)),
     }
 }
 
-fn at_txid(line: &Line, txid: Txid) -> Found {
+fn at_txid(line: &Line, txid: Txid, known: Option<Txid>) -> Found {
     let target = Target::Txid(txid);
     let manifest = snapshot(line, target)?;
     let mut chain = line.chain(manifest.name.txid);
     if chain.reached < txid {
-        let is_after_all = line.max_txid() < Some(txid);
-        return Err(match gap_after(line, &chain) {
+        let is_after_all = line.max_txid().max(known) < Some(txid);
+        return Err(match gap_after(line, &chain, known) {
             Some(gap) if !is_after_all => gap_error(line, target, gap),
             _ => PlanError::AfterLast {
                 target,
@@ -162,7 +174,7 @@ fn at_txid(line: &Line, txid: Txid) -> Found {
     Ok((manifest, chain))
 }
 
-fn at_time(line: &Line, time: Micros) -> Found {
+fn at_time(line: &Line, time: Micros, known: Option<Txid>) -> Found {
     let target = Target::Time(time);
     let manifest = snapshot(line, target)?;
     let mut chain = line.chain(manifest.name.txid);
@@ -174,7 +186,7 @@ fn at_time(line: &Line, time: Micros) -> Found {
         return Ok((manifest, chain));
     }
     // Nothing that is reached is surely after the target, so what is missing may be before it.
-    match gap_after(line, &chain) {
+    match gap_after(line, &chain, known) {
         Some(gap) if !begins_after(line, gap, time) => Err(gap_error(line, target, gap)),
         _ => Ok((manifest, chain)),
     }
@@ -186,13 +198,19 @@ fn is_surely_after(name: Millis, time: Micros) -> bool {
     name.0.checked_sub(1).is_some_and(|ms| Millis(ms).micros() >= time)
 }
 
-/// What is missing after a chain, before the next segment or snapshot.
-fn gap_after(line: &Line, chain: &Chain) -> Option<Gap> {
+/// What is missing after a chain, before the next segment or snapshot, or at the end.
+fn gap_after(line: &Line, chain: &Chain, known: Option<Txid>) -> Option<Gap> {
     let after = chain.reached;
     let segment = chain.gap.map(|gap| gap.next);
     let snapshot = first_snapshot_after(line, after).map(|m| m.txid);
-    let next = segment.into_iter().chain(snapshot).min()?;
-    Some(Gap { after, next })
+    let next = segment.into_iter().chain(snapshot).min();
+    next.map(|next| Gap { after, next }).or_else(|| lost(chain, known))
+}
+
+/// What is missing after a chain that ends before what is known to have been there.
+fn lost(chain: &Chain, known: Option<Txid>) -> Option<Gap> {
+    let known = known.filter(|known| *known > chain.reached)?;
+    Some(Gap { after: chain.reached, next: known.next().unwrap_or(known) })
 }
 
 /// Whether a gap is none, as the very next transaction is a snapshot's, and is after `time`.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use genesis_restore::plan::{Plan, PlanError, backup, plan};
 use genesis_restore::target::Target;
-use genesis_snapshot::inventory::{Gap, Inventory, Line};
+use genesis_snapshot::inventory::{Cuts, Gap, Inventory, Line};
 use genesis_wal::id::{BackupId, Epoch, Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, SegmentName};
 use genesis_wal::time::Micros;
@@ -359,6 +359,42 @@ fn check_gap(line: &Line, truth: &Truth, target: Target, gap: Gap) {
         Target::Latest | Target::Txid(_) => false,
     };
     assert!(may_be_in_it || !leads_to(line, target, wanted(truth, line, target)));
+}
+
+/// What writers tell of is missed where it is lost at the end.
+#[test]
+fn what_is_known_to_have_been_there_is_missing_at_the_end() {
+    let cuts = |base| Cuts::new([(Epoch(2), Txid(base))]);
+    let plan = |objects: &[(ObjectName, u64)], base, target, generation| {
+        plan(&Inventory::of_history(objects.iter().copied(), cuts(base)), target, generation)
+    };
+    let late = Target::Time(Micros(1 << 50));
+    let older = [manifest(1, 1, 1000), segment(1, 0, 2, 3, 3000)];
+    for target in [Target::Latest, late] {
+        assert!(plan(&older, 3, target, None).is_ok());
+    }
+    for (base, next) in [(4, 5), (8, 9)] {
+        let gap = Gap { after: Txid(3), next: Txid(next) };
+        for target in [Target::Latest, late, Target::Txid(Txid(base))] {
+            let expected = PlanError::Gap { target, generation: generation(1), gap };
+            for named in [None, Some(generation(1))] {
+                assert_eq!(plan(&older, base, target, named), Err(expected.clone()));
+            }
+        }
+        let after = plan(&older, base, Target::Txid(Txid(next)), None);
+        assert!(matches!(after, Err(PlanError::AfterLast { .. })), "{after:?}");
+        for target in [Target::Txid(Txid(3)), Target::Time(Micros(1500))] {
+            assert!(plan(&older, base, target, None).is_ok());
+        }
+    }
+    // Of a later line only the snapshot is missing: who names the older one takes it as it is.
+    let newer = [&older[..], &[segment(2, 0, 7, 8, 8000)]].concat();
+    assert!(plan(&newer, 8, Target::Latest, None).is_err());
+    assert!(plan(&newer, 8, Target::Latest, Some(generation(1))).is_ok());
+    let whole = [&newer[..], &[manifest(2, 6, 6000)]].concat();
+    for target in [Target::Latest, late, Target::Txid(Txid(3)), Target::Time(Micros(3500))] {
+        assert!(plan(&whole, 8, target, None).is_ok());
+    }
 }
 
 proptest! {

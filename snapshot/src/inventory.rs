@@ -151,10 +151,10 @@ impl Inventory {
         self.generations().filter_map(Line::max_txid).max()
     }
 
-    /// The highest transaction id that any object is named for, history or not. The first one of
-    /// another line is above it.
+    /// The highest transaction id that was ever used, as far as it is known: that any object is named for,
+    /// history or not, or that a writer tells of. The first one of another line is above it.
     #[must_use]
-    pub fn highest_named(&self) -> Option<Txid> {
-        self.max_txid().max(self.highest_void)
+    pub fn highest_used(&self) -> Option<Txid> {
+        self.max_txid().max(self.highest_void).max(self.cuts.known())
     }
 }

@@ -10,7 +10,7 @@ use genesis_snapshot::inventory::{Cuts, Inventory};
 use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::ObjectName;
 
-use super::records::{BaseRecord, Holder, NAMED};
+use super::records::{BaseRecord, Holder, NAMED, ReleaseRecord};
 use super::sealed::seal;
 use super::{Replica, ReplicaError, Tip};
 use crate::object::ObjectError;
@@ -33,16 +33,18 @@ impl History {
     #[must_use]
     fn cut(&self, writer: Epoch, base: Txid) -> Inventory {
         let bases = self.bases.iter().copied().chain([(writer, base)]);
-        of_history(&self.listed, bases)
+        of_history(&self.listed, bases, None)
     }
 }
 
+/// What is history by these bases, where the newest writer has ended with so much stored.
 pub(super) fn of_history(
     listed: &[Listed],
     bases: impl Iterator<Item = (Epoch, Txid)>,
+    ended: Option<Txid>,
 ) -> Inventory {
     let objects = listed.iter().map(|object| (object.name, object.size));
-    Inventory::of_history(objects, Cuts::new(bases))
+    Inventory::of_history(objects, Cuts::new(bases).ended_with(ended))
 }
 
 impl Replica {
@@ -52,9 +54,11 @@ impl Replica {
     /// When the store fails, or a base is damaged or missing.
     pub async fn history(&self) -> Result<History, ReplicaError> {
         let listed = self.store.list("").await?;
-        let oldest = oldest_writer(&listed);
-        let bases = self.bases(oldest, bases_in(&listed).max(), Vec::new()).await?;
-        let inventory = of_history(&listed, bases.iter().copied());
+        let (newest, oldest) = (newest(&listed), oldest_writer(&listed));
+        let (bases, ended) =
+            tokio::join!(self.bases(oldest, newest, Vec::new()), self.ended(&listed));
+        let (bases, ended) = (bases?, ended?);
+        let inventory = of_history(&listed, bases.iter().copied(), ended);
         Ok(History { inventory, listed, bases })
     }
 
@@ -72,8 +76,10 @@ impl Replica {
         &self,
         listed: Vec<Listed>,
     ) -> Result<Inventory, ReplicaError> {
-        let (newest, oldest) = (bases_in(&listed).max(), oldest_writer(&listed));
-        let bases = match self.bases(oldest, newest, Vec::new()).await {
+        let (newest, oldest) = (newest(&listed), oldest_writer(&listed));
+        let (bases, ended) =
+            tokio::join!(self.bases(oldest, newest, Vec::new()), self.ended(&listed));
+        let bases = match bases {
             Err(ReplicaError::Object(error)) => {
                 let told = newest.filter(|epoch| error.useless() == Some(ObjectName::Base(*epoch)));
                 let told = told.and_then(|epoch| Some((epoch, began_after(&listed, epoch)?)));
@@ -89,7 +95,7 @@ impl Replica {
             }
             other => other?,
         };
-        Ok(of_history(&listed, bases.into_iter()))
+        Ok(of_history(&listed, bases.into_iter(), ended?))
     }
 
     /// The bases that are known, with those that `epoch` leads to; as many as the objects need of which the
@@ -122,8 +128,30 @@ impl Replica {
         Ok(record.map_err(|error| ObjectError::damaged(name, error))?)
     }
 
-    /// Says what an epoch continues: the tip, or, where none can be continued, all that is there. What
-    /// the replica holds as history then.
+    /// How far everything was stored when the newest writer ended, if it has, and tells.
+    pub(super) async fn ended(&self, listed: &[Listed]) -> Result<Option<Txid>, ReplicaError> {
+        let release = newest(listed).map(|epoch| (epoch, ObjectName::Release(epoch)));
+        let is_listed = |name: &ObjectName| listed.iter().any(|object| object.name == *name);
+        let Some((epoch, name)) = release.filter(|(_, name)| is_listed(name)) else {
+            return Ok(None);
+        };
+        let read = self.store.get(&name).await.map_err(|error| ObjectError::unread(name, error));
+        let record = read.and_then(|bytes| {
+            let record = ReleaseRecord::decode(epoch, &bytes);
+            record.map_err(|error| ObjectError::damaged(name, error))
+        });
+        match record {
+            Ok(record) => Ok(record.txid.map(Txid)),
+            Err(error) if error.useless().is_some() => {
+                tracing::warn!(%error, "what is missing at the end would not be noticed");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says what an epoch continues: the tip, or, where none can be continued, all that is there or is known
+    /// to have been. What the replica holds as history then.
     ///
     /// # Errors
     /// [`ReplicaError::Taken`] when somebody has written another base for it.
@@ -134,10 +162,9 @@ impl Replica {
         history: &History,
         tip: Option<&Tip>,
     ) -> Result<Inventory, ReplicaError> {
-        let txid = match tip {
-            Some(tip) => tip.reached.txid,
-            None => history.inventory.max_txid().unwrap_or(Txid(0)),
-        };
+        let inventory = &history.inventory;
+        let found = || inventory.max_txid().max(inventory.cuts().known()).unwrap_or(Txid(0));
+        let txid = tip.map_or_else(found, |tip| tip.reached.txid);
         let before = history.bases.iter().take(NAMED).map(|&(epoch, base)| (epoch.0, base.0));
         let record = BaseRecord {
             epoch: epoch.0,
@@ -161,8 +188,18 @@ impl Replica {
     }
 }
 
+/// The last epoch in which anything was written. Its base was the first: where that is not listed, it is
+/// lost.
+pub(super) fn newest(listed: &[Listed]) -> Option<Epoch> {
+    let released = listed.iter().filter_map(|object| match object.name {
+        ObjectName::Release(epoch) => Some(epoch),
+        other => writer(other),
+    });
+    released.chain(bases_in(listed)).max()
+}
+
 /// The epochs of which a base is listed.
-pub(super) fn bases_in(listed: &[Listed]) -> impl Iterator<Item = Epoch> {
+fn bases_in(listed: &[Listed]) -> impl Iterator<Item = Epoch> {
     listed.iter().filter_map(|object| match object.name {
         ObjectName::Base(epoch) => Some(epoch),
         _ => None,
@@ -189,10 +226,14 @@ fn began_after(listed: &[Listed], writer: Epoch) -> Option<Txid> {
 
 /// Who was the first of those whose records are there.
 fn oldest_writer(listed: &[Listed]) -> Option<Epoch> {
-    let writer = |object: &Listed| match object.name {
+    listed.iter().filter_map(|object| writer(object.name)).min()
+}
+
+/// Whose records an object holds.
+fn writer(name: ObjectName) -> Option<Epoch> {
+    match name {
         ObjectName::Manifest(name) => Some(name.epoch),
         ObjectName::Segment(name) => Some(name.epoch),
         _ => None,
-    };
-    listed.iter().filter_map(writer).min()
+    }
 }

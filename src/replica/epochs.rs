@@ -12,7 +12,7 @@
 //! claim: whoever claims after that finds it.
 
 use bytes::Bytes;
-use genesis_wal::id::Epoch;
+use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::{ClaimName, EPOCHS_PREFIX, ObjectName};
 use std::sync::Arc;
 
@@ -147,12 +147,13 @@ impl Replica {
         }
     }
 
-    /// Says that an epoch has ended, with everything stored.
+    /// Says that an epoch has ended, with everything stored: up to which transaction, if there is any.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn release(fence: &Fence) -> Result<(), ReplicaError> {
-        let record = ReleaseRecord { epoch: fence.epoch().0, time: clock::wall().to_string() };
+    pub async fn release(fence: &Fence, last: Option<Txid>) -> Result<(), ReplicaError> {
+        let (epoch, time) = (fence.epoch().0, clock::wall().to_string());
+        let record = ReleaseRecord { epoch, time, txid: last.map(|last| last.0) };
         let name = ObjectName::Release(fence.epoch());
         let bytes = seal(&record).map_err(|error| ObjectError::damaged(name, error))?;
         Ok(fence.store.create(&name, Body::Bytes(bytes)).await?)

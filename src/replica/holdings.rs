@@ -22,7 +22,7 @@ use genesis_snapshot::inventory::Inventory;
 use genesis_wal::id::{Epoch, Generation, Txid};
 use genesis_wal::name::{EPOCHS_PREFIX, ManifestName, ObjectName, SegmentName};
 
-use super::base::{bases_in, of_history};
+use super::base::{newest, of_history};
 use super::{Replica, ReplicaError};
 use crate::store::{Listed, Page, Store};
 
@@ -41,6 +41,21 @@ struct Outline {
     listed: Vec<Listed>,
     /// The epochs that are known, with their bases.
     bases: Vec<(Epoch, Txid)>,
+    /// How far everything was stored when the newest writer ended.
+    ended: Option<Txid>,
+}
+
+impl Outline {
+    /// What of it is history, with some segments or without.
+    fn history(&self, listed: &[Listed]) -> Inventory {
+        of_history(listed, self.bases.iter().copied(), self.ended)
+    }
+
+    /// Whether anybody has written since the newest epoch that is known, who then had a base.
+    fn lacks_a_base(&self, listed: &[Listed]) -> bool {
+        let known = newest(&self.listed);
+        listed.iter().filter_map(|object| epoch(object.name)).max() > known
+    }
 }
 
 impl Holdings {
@@ -105,16 +120,19 @@ impl Replica {
         }
         // Nobody wrote into a line before its first writer.
         let oldest = listed.iter().filter_map(generation).map(|line| line.epoch).min();
-        match self.bases(oldest, bases_in(&listed).max(), Vec::new()).await {
+        let (bases, ended) =
+            tokio::join!(self.bases(oldest, newest(&listed), Vec::new()), self.ended(&listed));
+        let bases = match bases {
             // Segments may tell what is missing then.
-            Err(ReplicaError::Object(_)) => self.holdings().await,
-            Err(other) => Err(other),
-            Ok(bases) => {
-                let inventory = of_history(&listed, bases.iter().copied());
-                let outline = Some(Arc::new(Outline { listed, bases }));
-                Ok(Holdings { inventory, outline })
-            }
+            Err(ReplicaError::Object(_)) => return self.holdings().await,
+            other => other?,
+        };
+        let outline = Outline { listed, bases, ended: ended? };
+        if outline.lacks_a_base(&outline.listed) {
+            return self.holdings().await;
         }
+        let inventory = outline.history(&outline.listed);
+        Ok(Holdings { inventory, outline: Some(Arc::new(outline)) })
     }
 
     /// Lists what continues a snapshot, if that was left out.
@@ -128,16 +146,16 @@ impl Replica {
     ) -> Result<Holdings, ReplicaError> {
         let Some(outline) = holdings.outline else { return Ok(holdings) };
         let ManifestName { generation, txid, .. } = snapshot;
-        let history = |listed: &[Listed]| of_history(listed, outline.bases.iter().copied());
         let mut listed = outline.listed.clone();
         listed.extend(self.merged(generation).await?);
-        let merged = history(&listed);
+        let merged = outline.history(&listed);
         listed.extend(self.not_merged(&merged, generation, txid).await?);
         let epochs = self.store.list(EPOCHS_PREFIX).await?;
-        if !epochs.iter().eq(outline.listed.iter().filter(|object| is_of_epochs(object))) {
+        let is_same = epochs.iter().eq(outline.listed.iter().filter(|object| is_of_epochs(object)));
+        if !is_same || outline.lacks_a_base(&listed) {
             return self.holdings().await;
         }
-        Ok(Holdings { inventory: history(&listed), outline: Some(outline) })
+        Ok(Holdings { inventory: outline.history(&listed), outline: Some(outline) })
     }
 
     /// The merged segments of a generation.
@@ -183,6 +201,16 @@ fn is_segment(object: &Listed) -> bool {
 
 fn is_of_epochs(object: &Listed) -> bool {
     matches!(object.name, ObjectName::Claim(_) | ObjectName::Base(_) | ObjectName::Release(_))
+}
+
+/// Whose an object is that is written after a base.
+fn epoch(name: ObjectName) -> Option<Epoch> {
+    match name {
+        ObjectName::Manifest(name) => Some(name.epoch),
+        ObjectName::Pack(name) => Some(name.epoch),
+        ObjectName::Segment(name) => Some(name.epoch),
+        _ => None,
+    }
 }
 
 fn generation(object: &Listed) -> Option<Generation> {

@@ -62,6 +62,20 @@ pub struct ReleaseRecord {
     pub epoch: u32,
     /// When it was written, by its writer's clock.
     pub time: String,
+    /// The last transaction that is stored with all before it; none where nobody told, or there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txid: Option<u64>,
+}
+
+impl ReleaseRecord {
+    /// The record in the object of an epoch.
+    ///
+    /// # Errors
+    /// [`BadRecord`].
+    pub fn decode(epoch: Epoch, bytes: &[u8]) -> Result<Self, BadRecord> {
+        let record: Self = unseal(bytes)?;
+        if record.epoch == epoch.0 { Ok(record) } else { Err(BadRecord::Contradiction) }
+    }
 }
 
 /// `epochs/<epoch>.base`.

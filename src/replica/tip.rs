@@ -30,8 +30,9 @@ pub struct Tip {
 }
 
 impl Replica {
-    /// The tip of the newest line; `None` when it holds no snapshot or its history has a gap. What a
-    /// writer that was killed left behind the first of the segments that it had under way is none.
+    /// The tip of the newest line; `None` when it holds no snapshot, its history has a gap, or ends before
+    /// what a writer tells of. What a writer that was killed left behind the first of the segments that it
+    /// had under way is no gap.
     ///
     /// # Errors
     /// When an object that the tip rests on cannot be read.
@@ -43,7 +44,13 @@ impl Replica {
             return Ok(None);
         };
         let chain = line.chain(manifest.name.txid);
-        if chain.gap.is_some() && !self.was_under_way(inventory, line, chain.reached).await? {
+        let (reached, known) = (chain.reached, inventory.cuts().known());
+        if let Some(known) = known.filter(|known| *known > reached) {
+            let (latest, known) = (reached.0, known.0);
+            tracing::error!(latest, known, "transactions that were in the replica are missing");
+            return Ok(None);
+        }
+        if chain.gap.is_some() && !self.was_under_way(inventory, line, reached).await? {
             return Ok(None);
         }
         if chain.segments.is_empty() {
@@ -66,7 +73,7 @@ impl Replica {
         line: &Line,
         reached: Txid,
     ) -> Result<bool, ReplicaError> {
-        if inventory.cuts().newest_base().is_some_and(|base| base > reached) {
+        if inventory.cuts().known().is_some_and(|known| known > reached) {
             return Ok(false);
         }
         let behind: Vec<_> = line.segments().iter().filter(|s| s.name.first > reached).collect();

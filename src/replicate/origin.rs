@@ -153,7 +153,7 @@ impl Found<'_> {
         kept: &KeptPacks,
     ) -> Result<Origin, ReplicaError> {
         let Self { replica, inventory, spool, folder, epoch, stored, adopted } = self;
-        let used = inventory.highest_named().max(adopted.highest).unwrap_or(Txid(0));
+        let used = inventory.highest_used().max(adopted.highest).unwrap_or(Txid(0));
         let free = used.next().ok_or(ReplicaError::TxidsExhausted)?;
         let tip = adopted.tip;
         let unshipped: Vec<_> = adopted.unshipped.into_iter().collect();

@@ -172,7 +172,9 @@ impl Session {
         let asking = tokio::spawn(question.ask().in_current_span());
         let shipper = Shipper { store, spool, shipments, fence, durable: durable_sender, merging };
         let shipping = tokio::spawn(shipper.run().in_current_span());
-        let parts = Parts { following, asking, shipping, held, waker: waker.clone() };
+        let told = durable.clone();
+        let parts =
+            Parts { following, asking, shipping, held, durable: told, waker: waker.clone() };
         let end = tokio::spawn(async move {
             let _locked_until_the_end = folder;
             parts.end().await
@@ -295,6 +297,7 @@ struct Parts {
     asking: JoinHandle<Result<(), SessionError>>,
     shipping: JoinHandle<Result<(), ShipError>>,
     held: Arc<OnceLock<Fence>>,
+    durable: watch::Receiver<Option<Txid>>,
     waker: Waker,
 }
 
@@ -335,15 +338,16 @@ impl Parts {
             tokio::time::timeout(LAST_SHIPMENTS, self.shipping).await.ok();
         }
         let recorded = followed?;
-        release(&self.held).await;
+        let last = *self.durable.borrow();
+        release(&self.held, last).await;
         Ok(Report { recorded })
     }
 }
 
 /// Leaves the replica to whoever wants it. Where that fails, others need to be told to take it over.
-async fn release(held: &OnceLock<Fence>) {
+async fn release(held: &OnceLock<Fence>, last: Option<Txid>) {
     let Some(fence) = held.get() else { return };
-    match tokio::time::timeout(RELEASE, Replica::release(fence)).await {
+    match tokio::time::timeout(RELEASE, Replica::release(fence, last)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(%error, "cannot release the replica: another host has to take it over");
@@ -413,7 +417,8 @@ mod tests {
         });
         let shipping = tokio::spawn(async { Err(ShipError::Fenced(Epoch(1))) });
         let asking = tokio::spawn(async { Ok(()) });
-        let parts = Parts { following, asking, shipping, held: Arc::default(), waker };
+        let (held, durable) = (Arc::default(), watch::channel(None).1);
+        let parts = Parts { following, asking, shipping, held, durable, waker };
         let end = parts.end().await;
         assert!(matches!(end, Err(SessionError::Ship(ShipError::Fenced(Epoch(1))))), "{end:?}");
         assert!(has_ended.load(Ordering::Acquire), "it follows on without its local state");

@@ -207,7 +207,7 @@ mod tests {
     use genesis_wal::time::Micros;
 
     use super::*;
-    use crate::replica::Holder;
+    use crate::replica::{History, Holder};
     use crate::store::{Body, Examine, MemoryStore, Objects, Store};
 
     const GENERATION: &str = "0000000001-0000000000000001";
@@ -315,13 +315,42 @@ mod tests {
         let holder = Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() };
         let fence =
             replica.claim(&replica.epochs().await.unwrap(), &holder).await.unwrap().unwrap();
-        Replica::release(&fence).await.unwrap();
-        assert_missing(&find().await);
-        store.remove(&ObjectName::Release(Epoch(1))).await.unwrap();
+        for last in [None, Some(Txid(7))] {
+            Replica::release(&fence, last).await.unwrap();
+            assert_missing(&find().await);
+            store.remove(&ObjectName::Release(Epoch(1))).await.unwrap();
+        }
+        assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
+        let history = History::default();
+        replica.continue_with(Epoch(1), &holder, &history, None).await.unwrap();
         assert_eq!(find().await.unwrap().plan.reaches, Txid(3));
         let history = replica.history().await.unwrap();
         replica.continue_with(Epoch(2), &holder, &history, None).await.unwrap();
         assert_missing(&find().await);
+    }
+
+    /// Who takes over where something is lost at the end finds no tip, uses no transaction again, and it is
+    /// missed until there is another line.
+    #[tokio::test]
+    async fn what_is_lost_at_the_end_is_missed_after_another_has_begun() {
+        let (replica, store) = with_a_gap().await;
+        store.remove(&segment(6)).await.unwrap();
+        let holder = Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() };
+        let begin = async |epoch, history: History| {
+            let begun = replica.continue_with(Epoch(epoch), &holder, &history, None).await;
+            begun.unwrap()
+        };
+        let fence =
+            replica.claim(&replica.epochs().await.unwrap(), &holder).await.unwrap().unwrap();
+        begin(1, History::default()).await;
+        Replica::release(&fence, Some(Txid(5))).await.unwrap();
+        for epoch in 2..4 {
+            assert_missing(&find(&replica, Target::Latest).await);
+            let history = replica.history().await.unwrap();
+            assert_eq!(replica.tip(&history.inventory).await.unwrap(), None);
+            assert_eq!(begin(epoch, history).await.highest_used(), Some(Txid(5)));
+        }
+        assert_missing(&find(&replica, Target::Latest).await);
     }
 
     #[tokio::test]

@@ -28,11 +28,25 @@ const PAGE: usize = 1000;
 const MOST_REQUESTS: usize = 250;
 const MOST_LISTINGS: usize = 10;
 
+fn holder() -> Holder {
+    Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() }
+}
+
+/// What a replica holds whose first writer has begun.
+async fn begun() -> Objects {
+    let store = MemoryStore::new(Objects::new());
+    let replica = Replica::open_or_create(Arc::new(store.clone())).await.unwrap();
+    let history = replica.history().await.unwrap();
+    replica.continue_with(Epoch(1), &holder(), &history, None).await.unwrap();
+    store.change(|objects| objects.clone())
+}
+
 /// A day of segments, merged as they come, behind one snapshot.
-fn a_day(random: Random) -> (Objects, Changing) {
+async fn a_day(random: Random) -> (Objects, Changing) {
     let (mut database, mut ladder) = (Changing::new(random), Ladder::default());
     let snapshot = database.snapshot().map(|(name, bytes)| (name.to_string(), Bytes::from(bytes)));
-    let mut objects = Objects::from(snapshot);
+    let mut objects = begun().await;
+    objects.extend(snapshot);
     ladder.add_snapshot(Txid(1));
     for txid in 2..=DAY + 1 {
         let mut stored = vec![database.segment(0, txid, txid)];
@@ -77,7 +91,7 @@ async fn restored(objects: Objects) -> (Vec<u8>, [usize; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_of_segments_is_restored_with_few_requests() {
-    let (mut objects, database) = a_day(Repeatable::new().random());
+    let (mut objects, database) = a_day(Repeatable::new().random()).await;
     let (bytes, [listings, others]) = restored(objects.clone()).await;
     assert!(bytes == database.bytes);
     eprintln!("{listings} listings and {others} requests of {} objects", objects.len());
@@ -207,14 +221,14 @@ impl World {
     /// The next writer goes on. The one before may not know it yet, and what it has stored last may be late.
     async fn take_over(&mut self) {
         let (stale, last) = (self.epoch, self.last);
-        let late = self.last_segments();
-        let holder = Holder { host: "1".into(), name: "host".into(), pid: 1, since: "now".into() };
+        let (late, holder) = (self.last_segments(), holder());
         let claimed = self.replica.claim(&self.replica.epochs().await.unwrap(), &holder).await;
         self.epoch = claimed.unwrap().unwrap().epoch();
         let history = self.replica.history().await.unwrap();
         let continued = self.replica.continue_with(self.epoch, &holder, &history, None).await;
         let inventory = continued.unwrap();
-        self.last = inventory.max_txid().map_or(0, |txid| txid.0);
+        // At least what the one before is known to have found.
+        self.last = inventory.cuts().known().unwrap().0;
         self.ladder = inventory.generation(self.generation).map(Ladder::of).unwrap_or_default();
         self.store.change(|objects| objects.extend(late));
         let mut after = last;

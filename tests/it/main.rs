@@ -37,6 +37,7 @@ mod leftovers;
 mod listing;
 mod locks;
 mod long_history;
+mod losses;
 mod merging;
 mod network;
 mod options;

@@ -18,8 +18,8 @@ pub struct Cuts {
     lasts: BTreeMap<Epoch, Txid>,
     /// The lowest base of all.
     lowest: Option<Txid>,
-    /// The base of the newest epoch.
-    newest: Option<Txid>,
+    /// What the newest writer tells of: all up to this transaction was there.
+    known: Option<Txid>,
 }
 
 impl Cuts {
@@ -28,19 +28,26 @@ impl Cuts {
     #[must_use]
     pub fn new(bases: impl IntoIterator<Item = (Epoch, Txid)>) -> Self {
         let bases: BTreeMap<Epoch, Txid> = bases.into_iter().collect();
-        let newest = bases.last_key_value().map(|(_, base)| *base);
+        let known = bases.last_key_value().map(|(_, base)| *base);
         let (mut lasts, mut lowest) = (BTreeMap::new(), None);
         for (epoch, base) in bases.into_iter().rev() {
             lasts.insert(epoch, lowest.unwrap_or(Txid(u64::MAX)));
             lowest = Some(lowest.map_or(base, |lowest: Txid| lowest.min(base)));
         }
-        Self { lasts, lowest, newest }
+        Self { lasts, lowest, known }
     }
 
-    /// What the newest writer found when it began: all up to this transaction was there.
+    /// The same, where the newest writer has ended, and tells how far everything is stored.
     #[must_use]
-    pub fn newest_base(&self) -> Option<Txid> {
-        self.newest
+    pub fn ended_with(self, last: Option<Txid>) -> Self {
+        Self { known: self.known.max(last), ..self }
+    }
+
+    /// What the newest writer found when it began, or left when it ended: all up to this transaction was
+    /// there. Ids only rise, so this is true of the latest state whatever its generation.
+    #[must_use]
+    pub fn known(&self) -> Option<Txid> {
+        self.known
     }
 
     /// The last transaction that a writer left as history; 0 when there is none.
@@ -84,10 +91,12 @@ mod tests {
     fn each_writer_ends_where_the_next_began() {
         assert_eq!(lasts(&[(1, 0), (2, 10), (4, 25)], 1..=5), [10, 25, 0, u64::MAX, u64::MAX]);
         assert_eq!(lasts(&[(3, 7), (5, 9)], 1..=3), [7, 7, 9]);
-        let newest = |bases: &[(u32, u64)]| {
-            Cuts::new(bases.iter().map(|&(epoch, base)| (Epoch(epoch), Txid(base)))).newest_base()
+        let known = |bases: &[(u32, u64)], last| {
+            let cuts = Cuts::new(bases.iter().map(|&(epoch, base)| (Epoch(epoch), Txid(base))));
+            cuts.ended_with(last).known()
         };
-        assert_eq!((newest(&[(4, 5), (2, 10)]), newest(&[])), (Some(Txid(5)), None));
+        assert_eq!((known(&[(4, 5), (2, 10)], None), known(&[], None)), (Some(Txid(5)), None));
+        assert_eq!(known(&[(4, 5)], Some(Txid(7))), Some(Txid(7)));
         assert_eq!(lasts(&[], 1..=2), [u64::MAX; 2]);
     }
 

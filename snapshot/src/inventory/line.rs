@@ -45,7 +45,7 @@ pub struct Chain {
     pub gap: Option<Gap>,
 }
 
-/// Transactions that no segment holds, where a later one is there.
+/// Transactions that no segment holds, where a later one is there, or one of them is known to have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Gap {
     /// The last transaction before the gap.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use genesis_replicate::object::PartStream;
 use genesis_replicate::replica::{Fence, History, Holder, Replica, ReplicaError, Standing, Tip};
 use genesis_replicate::store::{Body, Claims, Listed, MemoryStore, Objects, Store, StoreError};
-use genesis_wal::id::Txid;
+use genesis_wal::id::{Epoch, Txid};
 use genesis_wal::name::{ObjectName, SegmentName};
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::part::Stamp;
@@ -271,17 +271,23 @@ async fn play(store: MemoryStore, turns: &[Turn]) {
     }
 }
 
-fn replica() -> MemoryStore {
-    let mut objects = Objects::new();
-    Past::new(1, 7, 1).add_snapshot(1, &mut objects);
-    let description = Bytes::from_static(br#"{"format": 1, "replica": "test"}"#);
-    objects.insert(ObjectName::Genesis.to_string(), description);
-    MemoryStore::new(objects)
+/// A replica with a snapshot, of an epoch before the first that is claimed.
+async fn replica() -> MemoryStore {
+    let store = MemoryStore::new(Objects::new());
+    let replica = Replica::open_or_create(Arc::new(store.clone())).await.unwrap();
+    let (host, name) = ("past".to_owned(), "test".to_owned());
+    let holder = Holder { host, name, pid: 1, since: "then".to_owned() };
+    replica.continue_with(Epoch(0), &holder, &History::default(), None).await.unwrap();
+    store.change(|objects| Past::new(0, 7, 1).add_snapshot(1, objects));
+    store
 }
 
-fn run(store: MemoryStore, turns: &[Turn]) {
+fn run(is_shared: bool, turns: &[Turn]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(play(store, turns));
+    runtime.block_on(async {
+        let store = replica().await;
+        play(if is_shared { store.with_shared_claims() } else { store }, turns).await;
+    });
 }
 
 proptest! {
@@ -289,12 +295,12 @@ proptest! {
 
     #[test]
     fn what_was_durable_is_history_where_claims_are_exclusive(turns in turns()) {
-        run(replica(), &turns);
+        run(false, &turns);
     }
 
     #[test]
     fn what_was_durable_is_history_where_claims_are_shared(turns in turns()) {
-        run(replica().with_shared_claims(), &turns);
+        run(true, &turns);
     }
 }
 
@@ -340,7 +346,7 @@ impl Writer {
 /// third has added meanwhile. What the first writes then, its base too, is nothing.
 #[tokio::test]
 async fn a_base_that_comes_late_cuts_nothing() {
-    let store = replica();
+    let store = replica().await;
     let one = Writer::claim(&store, 1).await;
     let mut first = one.look().await;
     one.begin(&first).await;
@@ -375,7 +381,7 @@ async fn a_base_that_comes_late_cuts_nothing() {
 /// After more epochs than one base names, what the first of them left is history as before.
 #[tokio::test]
 async fn hundreds_of_epochs() {
-    let store = replica();
+    let store = replica().await;
     for number in 0..300 {
         let writer = Writer::claim(&store, number).await;
         let mut found = writer.look().await;
@@ -397,7 +403,7 @@ async fn hundreds_of_epochs() {
 /// by the other, in either order.
 #[tokio::test]
 async fn writers_that_differ_about_the_store_pass_each_other() {
-    let exclusive = replica();
+    let exclusive = replica().await;
     let shared = exclusive.clone().with_shared_claims();
     let mut before: Option<Writer> = None;
     for (number, store) in (1..).zip([&exclusive, &shared, &exclusive, &shared, &shared]) {
@@ -417,7 +423,7 @@ async fn writers_that_differ_about_the_store_pass_each_other() {
 /// A claim by both names is one writer's, before there is a base, too.
 #[tokio::test]
 async fn a_claim_by_both_names_has_a_holder() {
-    let exclusive = replica();
+    let exclusive = replica().await;
     let first = Writer::claim(&exclusive, 1).await;
     first.begin(&first.look().await).await;
     let second = Writer::claim(&exclusive.clone().with_shared_claims(), 2).await;
@@ -438,7 +444,7 @@ async fn a_claim_by_both_names_has_a_holder() {
 #[tokio::test]
 async fn writers_that_differ_about_the_store_do_not_share_an_epoch() {
     for first in [true, false] {
-        let exclusive = replica();
+        let exclusive = replica().await;
         let shared = exclusive.clone().with_shared_claims();
         let [one, other] = if first { [&exclusive, &shared] } else { [&shared, &exclusive] };
         Writer::claim(&shared, 1).await;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use genesis_restore::plan::PlanError;
 use genesis_restore::target::Target;
-use genesis_wal::id::Generation;
+use genesis_wal::id::{Epoch, Generation};
+use genesis_wal::name::ObjectName;
 
 use super::{World, request};
 use crate::replica::{Replica, ReplicaError};
@@ -59,8 +60,9 @@ impl World {
         }
     }
 
-    /// After everything is released: whatever segment is lost with others behind it, an older state is not
-    /// taken for the latest. Later snapshots, which would make up for it, are lost, too.
+    /// After everything is released: whatever segment is lost, with others behind it or told of by a writer,
+    /// and whatever base, an older state is not taken for the latest. Later snapshots, which would make up for
+    /// it, are lost, too.
     pub fn check_losses(&mut self) {
         let store = self.sea().objects().clone();
         let inventory = self.restores.block_on(async {
@@ -79,7 +81,8 @@ impl World {
         let Ok((latest, _)) = without(self, "nothing") else { return };
         let latest = latest.restored.txid;
         let names = line.segments().iter().map(|segment| segment.name);
-        let names: Vec<_> = names.filter(|name| line.last_in(name) < latest).collect();
+        let is_told = inventory.cuts().known() >= Some(latest);
+        let names: Vec<_> = names.filter(|name| is_told || line.last_in(name) < latest).collect();
         // The last ones are those that a writer has under way at once.
         for name in names.iter().rev().take(8) {
             match without(self, &name.to_string()) {
@@ -87,6 +90,23 @@ impl World {
                 Err(RestoreError::Plan(PlanError::Gap { .. })) => self.tally.losses += 1,
                 Err(error) => panic!("without {name}: {}", crate::describe(&error)),
             }
+        }
+        let released = objects.keys().filter_map(|key| match key.parse() {
+            Ok(ObjectName::Release(epoch)) => Some(epoch),
+            _ => None,
+        });
+        let Some(ended) = released.max() else { return };
+        let bases = (ended.0..).map_while(|epoch| {
+            let base = ObjectName::Base(Epoch(epoch)).to_string();
+            objects.contains_key(&base).then_some(base)
+        });
+        // What has begun since has stored nothing that would tell of its base.
+        let bases: Vec<_> = bases.collect();
+        let [base] = &bases[..] else { return };
+        match without(self, base) {
+            Ok((done, _)) => assert_eq!(done.restored.txid, latest, "without {base}"),
+            Err(RestoreError::Replica(ReplicaError::Object(_))) => self.tally.losses += 1,
+            Err(error) => panic!("without {base}: {}", crate::describe(&error)),
         }
     }
 
