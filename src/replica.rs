@@ -18,6 +18,7 @@ use genesis_snapshot::inventory::Inventory;
 use genesis_snapshot::manifest::{Manifest, ManifestDecoder};
 use genesis_wal::id::Epoch;
 use genesis_wal::name::{ManifestName, ObjectName};
+use genesis_wal::part::Stamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -178,8 +179,9 @@ impl Replica {
             decoder.push(&part.part()).map_err(|error| damaged(&error))?;
         }
         let manifest = decoder.finish().map_err(|error| damaged(&error))?;
-        let holds = (manifest.stamp.generation, manifest.txid, manifest.time.ceil_millis());
-        if holds == (name.generation, name.txid, name.time) {
+        let Stamp { generation, epoch } = manifest.stamp;
+        let holds = (generation, epoch, manifest.txid, manifest.time.ceil_millis());
+        if holds == (name.generation, name.epoch, name.txid, name.time) {
             Ok(manifest)
         } else {
             Err(ObjectError::damaged(name, "it holds another snapshot than its name says"))

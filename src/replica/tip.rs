@@ -8,7 +8,7 @@ use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, SegmentName};
 use genesis_wal::page::PageSize;
-use genesis_wal::part::PartHeader;
+use genesis_wal::part::{PartHeader, Stamp};
 use genesis_wal::segment::{Reached, Sequence};
 
 use super::{Replica, ReplicaError};
@@ -62,8 +62,8 @@ impl Replica {
     /// Whether what a line holds after `reached`, behind a gap, can be what its last writer had under way
     /// when it ended: then nothing that is known to have been durable is missing. The contrary is proven by
     /// one more segment than can be under way; by one that was made when what is missing was stored, or
-    /// does not tell; by a later writer that has found it; by a writer that has ended with everything
-    /// stored.
+    /// does not tell, or is not what its name says; by a later writer that has found it; by a writer that has
+    /// ended with everything stored.
     ///
     /// # Errors
     /// When the store fails.
@@ -87,24 +87,14 @@ impl Replica {
             return Ok(false);
         }
         for segment in behind {
-            match self.stored_before(segment.name).await {
-                Ok(Some(stored)) if stored <= reached => {}
+            match self.segment(segment.name, inventory.cuts()).await {
+                Ok(Whole { stored: Some(stored), .. }) if stored <= reached => {}
                 Ok(_) => return Ok(false),
                 Err(error) if error.useless().is_some() => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(true)
-    }
-
-    /// Up to which transaction everything was stored when a segment was made, as far as it tells.
-    async fn stored_before(&self, name: SegmentName) -> Result<Option<Txid>, ObjectError> {
-        let mut stream = PartStream::new(Arc::clone(self.store()), name.into());
-        let mut stored = None;
-        while let Some(owned) = stream.next().await? {
-            stored = stored.max(owned.part().header.stored);
-        }
-        Ok(stored)
     }
 
     /// The tip that segments of a line end with: the smallest of them tells it, or the next where that is
@@ -138,27 +128,47 @@ impl Replica {
     }
 
     async fn tip_of_segment(&self, name: SegmentName, cuts: &Cuts) -> Result<Tip, ReplicaError> {
+        let Whole { page_size, reached, .. } = self.segment(name, cuts).await?;
+        Ok(Tip { generation: name.generation, page_size, reached })
+    }
+
+    /// Reads a segment, which holds what its name says, as far as that is history.
+    async fn segment(&self, name: SegmentName, cuts: &Cuts) -> Result<Whole, ObjectError> {
         let damaged = |reason: &dyn fmt::Display| ObjectError::damaged(name, reason);
         let mut stream = PartStream::new(Arc::clone(self.store()), name.into());
         let mut begun: Option<(PartHeader, Sequence)> = None;
+        let mut stored = None;
         while let Some(owned) = stream.next().await? {
             let part = owned.part();
-            let last = cuts.last_of(part.header.stamp.epoch);
+            let Stamp { generation, epoch } = part.header.stamp;
+            // Merged ones hold what several have stored.
+            if generation != name.generation || (name.level == 0 && epoch != name.epoch) {
+                return Err(damaged(&"a part was stored under another name"));
+            }
+            let last = cuts.last_of(epoch);
             if part.header.first > last {
                 continue;
             }
+            stored = stored.max(part.header.stored);
             let (_, sequence) =
                 begun.get_or_insert_with(|| (part.header, Sequence::beginning_with(&part.header)));
             sequence.accept_until(&part, last).map_err(|error| damaged(&error))?;
         }
         let (first, sequence) = begun.ok_or_else(|| damaged(&"it is empty"))?;
         let reached = sequence.finish().map_err(|error| damaged(&error))?;
-        let generation = first.stamp.generation;
-        let expected = (name.generation, name.first, cuts.last_in(&name));
-        if (generation, first.first, reached.txid) == expected {
-            Ok(Tip { generation, page_size: first.page_size, reached })
+        let is_in_time = !cuts.is_whole(&name) || reached.time.ceil_millis() == name.time;
+        if (first.first, reached.txid, is_in_time) == (name.first, cuts.last_in(&name), true) {
+            Ok(Whole { page_size: first.page_size, reached, stored })
         } else {
-            Err(damaged(&"it does not hold what its name says").into())
+            Err(damaged(&"it does not hold what its name says"))
         }
     }
+}
+
+/// What a segment tells that was read to its end.
+struct Whole {
+    page_size: PageSize,
+    reached: Reached,
+    /// Up to which transaction everything was stored when it was made, as far as it tells.
+    stored: Option<Txid>,
 }

@@ -214,7 +214,7 @@ mod tests {
 
     fn segment(first: u64) -> ObjectName {
         let last = first + 1;
-        let name = format!("wal/00/{first:020}-{last:020}-{first:014}-0000000001.seg");
+        let name = format!("wal/00/{first:020}-{last:020}-{last:014}-0000000001.seg");
         format!("{GENERATION}/{name}").parse().unwrap()
     }
 
@@ -246,27 +246,36 @@ mod tests {
         assert_eq!(route.unwrap().plan.segments.len(), 3);
     }
 
-    /// A segment of one transaction, which changes nothing, made when so much was stored.
+    /// A segment of two transactions, which change nothing, made when so much was stored.
     fn body(first: u64, stored: u64) -> Body {
+        let [one, other] = parts(first, stored);
+        Body::Bytes([one, other].concat().into())
+    }
+
+    /// The same as two parts, of which the first was made when one transaction less was stored.
+    fn parts(first: u64, stored: u64) -> [Vec<u8>; 2] {
         let stamp = Stamp { generation: GENERATION.parse().unwrap(), epoch: Epoch(1) };
         let page_size = PageSize::new(4096).unwrap();
         let mut encoder = SegmentEncoder::new(page_size, stamp, StateHash::default());
-        let header = TransactionHeader {
-            txid: Txid(first),
-            kind: TransactionKind::Commit,
-            late: false,
-            commits: 1,
-            time: Micros(1),
-            since: Micros(1),
-            pages: 1,
-            records: 0,
-            state: StateHash::default(),
+        let mut part = |txid: u64, stored| {
+            let header = TransactionHeader {
+                txid: Txid(txid),
+                kind: TransactionKind::Commit,
+                late: false,
+                commits: 1,
+                time: Micros(txid * 1000),
+                since: Micros(txid * 1000),
+                pages: 1,
+                records: 0,
+                state: StateHash::default(),
+            };
+            let mut bytes = Vec::new();
+            encoder.begin(header, None).unwrap();
+            encoder.tell_stored(Txid(stored));
+            encoder.cut(&mut bytes).unwrap();
+            bytes
         };
-        encoder.begin(header, None).unwrap();
-        encoder.tell_stored(Txid(stored));
-        let mut bytes = Vec::new();
-        encoder.finish(&mut bytes).unwrap();
-        Body::Bytes(bytes.into())
+        [part(first, stored - 1), part(first + 1, stored)]
     }
 
     #[tokio::test]
@@ -289,6 +298,32 @@ mod tests {
 
     fn assert_missing(route: &Result<Route, RestoreError>) {
         assert!(matches!(route, Err(RestoreError::Plan(PlanError::Gap { .. }))), "{route:?}");
+    }
+
+    /// What is cut off between its parts, or of somebody else, does not tell how much was stored when it was
+    /// made.
+    #[tokio::test]
+    async fn what_is_not_what_its_name_says_does_not_tell() {
+        let (replica, store) = with_a_gap().await;
+        let [one, other] = parts(6, 3);
+        let stamp = Stamp { generation: GENERATION.parse().unwrap(), epoch: Epoch(2) };
+        let mut restamped = other.clone();
+        genesis_wal::part::restamp(&mut restamped, stamp).unwrap();
+        for (parts, tells) in [
+            ([&one[..], &other], true),
+            ([&one, &[]], false),
+            ([&other, &[]], false),
+            ([&one, &restamped], false),
+        ] {
+            store.remove(&segment(6)).await.unwrap();
+            store.create(&segment(6), Body::Bytes(parts.concat().into())).await.unwrap();
+            let route = find(&replica, Target::Latest).await;
+            if tells {
+                assert_eq!(route.unwrap().plan.reaches, Txid(3));
+            } else {
+                assert_missing(&route);
+            }
+        }
     }
 
     /// Behind a slow link each segment is made while others are under way.

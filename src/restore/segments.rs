@@ -116,6 +116,11 @@ async fn apply(
         let reason = format!("it ends with transaction {}", applier.txid().0);
         return Err(ObjectError::damaged(segment, reason).into());
     }
+    let is_whole = flow == Flow::Continue && applier.txid() == segment.last;
+    if is_whole && applier.time().ceil_millis() != segment.time {
+        let reason = format!("it ends at {}, and not when its name says", applier.time());
+        return Err(ObjectError::damaged(segment, reason).into());
+    }
     Ok(flow)
 }
 

@@ -201,3 +201,32 @@ fn void_segments_behind_the_end() {
     sandbox.restore(&[]);
     assert!(read_by_itself(&sandbox, "void"));
 }
+
+/// A name that tells another time, or another writer, than what it names.
+#[test]
+fn names_that_tell_something_else() {
+    let (sandbox, replicator) = replicated(4);
+    replicator.stop();
+    let rename = |object: &Path, other: ObjectName| {
+        let bytes = take_away(object);
+        write(&sandbox.replica.join(other.to_string()), bytes);
+    };
+    let segment = &sandbox.objects_ending(".seg")[1];
+    let Ok(ObjectName::Segment(good)) = key(&sandbox, segment).parse() else { panic!() };
+    let mut bad = good;
+    bad.time.0 += 86_400_000;
+    rename(segment, bad.into());
+    let late = ["--timestamp", "2100-01-01T00:00:00Z"];
+    for target in [&[][..], &late] {
+        sandbox.restore_fails(target).expect_code(5).expect_words(&[&bad.to_string()]);
+    }
+    rename(&sandbox.replica.join(bad.to_string()), good.into());
+    sandbox.restore(&[]);
+
+    let manifest = &sandbox.objects_ending(".manifest")[0];
+    let Ok(ObjectName::Manifest(good)) = key(&sandbox, manifest).parse() else { panic!() };
+    let mut bad = good;
+    bad.epoch.0 += 7;
+    rename(manifest, bad.into());
+    sandbox.restore_fails(&[]).expect_code(5).expect_words(&[&bad.to_string()]);
+}

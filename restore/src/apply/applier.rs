@@ -7,6 +7,7 @@ use genesis_wal::id::{Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use genesis_wal::part::{Part, PartHeader};
 use genesis_wal::segment::{Fragment, TransactionHeader, fragments};
+use genesis_wal::time::Micros;
 
 use super::batch::Batch;
 use super::open::Open;
@@ -78,6 +79,12 @@ impl Applier {
     #[must_use]
     pub fn txid(&self) -> Txid {
         self.done.txid
+    }
+
+    /// When it was committed.
+    #[must_use]
+    pub fn time(&self) -> Micros {
+        self.done.time
     }
 
     /// Takes the next part of the segments. Transactions that are known already are left out, and so

@@ -78,6 +78,9 @@ impl Output {
             reason: reason.to_string(),
         };
         let part = Part::decode(&mut Reader::new(bytes)).map_err(|error| useless(&error))?;
+        if part.header.stamp.generation != name.generation {
+            return Err(useless(&"it is of another generation than its name says"));
+        }
         let begins = self.open.len() == self.mark.0;
         if begins && part.header.first != name.first {
             return Err(useless(&"it begins with another transaction than its name says"));
