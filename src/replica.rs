@@ -27,7 +27,7 @@ pub use self::epochs::{Fence, Standing};
 pub use self::holdings::Holdings;
 pub use self::listing::Epochs;
 pub use self::records::Holder;
-pub use self::tip::{Tip, UNDER_WAY};
+pub use self::tip::{Tip, UNDER_WAY, warn_of_left_out};
 
 use crate::durable;
 use crate::object::{ObjectError, PartStream};

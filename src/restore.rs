@@ -16,6 +16,7 @@ use std::sync::Arc;
 use genesis_restore::apply::{Applier, Base, Restored};
 use genesis_restore::plan::{Plan, PlanError};
 use genesis_restore::target::Target;
+use genesis_snapshot::inventory::Gap;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::page::{PageSize, StateHash};
 use thiserror::Error;
@@ -135,6 +136,8 @@ pub struct Done {
     pub page_size: PageSize,
     /// The state.
     pub restored: Restored,
+    /// What is missing after it, if it is taken for the latest because that may never have been durable.
+    pub missing: Option<Gap>,
 }
 
 /// Finds the objects that make one state in what was listed, and whether it could be restored to where it is wanted.
@@ -206,7 +209,8 @@ async fn assemble(
         progress(Progress::Check);
         output.check(check).await?;
     }
-    let done = Done { generation: plan.generation, page_size, restored };
+    let (generation, missing) = (plan.generation, plan.missing);
+    let done = Done { generation, page_size, restored, missing };
     let _kept_until_it_is_placed = leave_state(&done, request, &output, hashes.as_ref());
     output.place().await?;
     Ok(done)

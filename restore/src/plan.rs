@@ -40,6 +40,9 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// How much of what each writer left is history: what is not is left out, too.
     pub cuts: Cuts,
+    /// What is missing after the last of them, if the state is taken for the latest because that may
+    /// never have been durable.
+    pub missing: Option<Gap>,
 }
 
 /// Chooses the objects that make a state, in the line that was current or in the generation that is
@@ -69,6 +72,7 @@ pub fn plan(
         reaches: chain.reached,
         segment_bytes: chain.segments.iter().map(|s| s.size).sum(),
         cuts: inventory.cuts().clone(),
+        missing: None,
     })
 }
 
@@ -251,6 +255,9 @@ impl fmt::Display for Plan {
         write!(f, "  segments: {count}, of {bytes} bytes, to transaction {}", self.reaches.0)?;
         for segment in &self.segments {
             write!(f, "\n    {segment}")?;
+        }
+        if let Some(Gap { after, next }) = self.missing {
+            write!(f, "\n  missing: what is between {} and {}", after.0, next.0)?;
         }
         Ok(())
     }

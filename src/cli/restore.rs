@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use genesis_restore::plan::{Plan, backup};
 use genesis_restore::target::Target;
-use genesis_snapshot::inventory::Inventory;
+use genesis_snapshot::inventory::{Gap, Inventory};
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::time::Micros;
 use serde::Serialize;
@@ -145,8 +145,15 @@ fn summary(done: &Done, args: &RestoreArgs) -> String {
              looked\n"
         )
     });
+    let missing = done.missing.map(|Gap { after, next }| {
+        format!(
+            "note: what is between {} and {} is missing, and left out with all behind it: its writer \
+             was killed, and it may never have been durable, or it is lost\n",
+            after.0, next.0
+        )
+    });
     format!(
-        "restored {} as of transaction {}, committed {}\n{} pages, state {}, {}\n{}{}",
+        "restored {} as of transaction {}, committed {}\n{} pages, state {}, {}\n{}{}{}",
         args.output.display(),
         restored.txid.0,
         restored.time,
@@ -155,6 +162,7 @@ fn summary(done: &Done, args: &RestoreArgs) -> String {
         if args.no_verify { "not read back" } else { "verified" },
         late.unwrap_or_default(),
         left_out.unwrap_or_default(),
+        missing.unwrap_or_default(),
     )
 }
 
@@ -173,6 +181,8 @@ struct PlanReport {
     segments: Vec<String>,
     segment_bytes: u64,
     reaches_txid: u64,
+    /// What is missing after that, and left out of the latest state.
+    missing: Option<Missing>,
 }
 
 impl PlanReport {
@@ -184,6 +194,7 @@ impl PlanReport {
             segments: plan.segments.iter().map(ToString::to_string).collect(),
             segment_bytes: plan.segment_bytes,
             reaches_txid: plan.reaches.0,
+            missing: plan.missing.map(Missing::from),
         }
     }
 }
@@ -203,6 +214,21 @@ struct Report {
     late: Option<Interval>,
     /// When the next one was committed, which may have been by the time that was asked for.
     left_out: Option<Interval>,
+    /// What is missing after it, and left out of the latest state.
+    missing: Option<Missing>,
+}
+
+/// Transactions that nothing holds.
+#[derive(Debug, Serialize)]
+struct Missing {
+    after_txid: u64,
+    next_txid: u64,
+}
+
+impl From<Gap> for Missing {
+    fn from(Gap { after, next }: Gap) -> Self {
+        Self { after_txid: after.0, next_txid: next.0 }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -213,7 +239,7 @@ struct Interval {
 
 impl Report {
     fn of(done: &Done, args: &RestoreArgs) -> Self {
-        let Done { generation, page_size, restored } = done;
+        let Done { generation, page_size, restored, missing } = done;
         let interval = |(since, until): (Micros, Micros)| Interval {
             since: since.to_string(),
             until: until.to_string(),
@@ -229,6 +255,7 @@ impl Report {
             verified: !args.no_verify,
             late: restored.late.map(interval),
             left_out: restored.left_out.map(interval),
+            missing: missing.map(Missing::from),
         }
     }
 }

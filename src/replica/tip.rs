@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use genesis_snapshot::inventory::{Cuts, Inventory, Line};
+use genesis_snapshot::inventory::{Cuts, Gap, Inventory, Line};
 use genesis_snapshot::manifest::Manifest;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ManifestName, ObjectName, SegmentName};
@@ -50,8 +50,11 @@ impl Replica {
             tracing::error!(latest, known, "transactions that were in the replica are missing");
             return Ok(None);
         }
-        if chain.gap.is_some() && !self.was_under_way(inventory, line, reached).await? {
-            return Ok(None);
+        if let Some(gap) = chain.gap {
+            if !self.was_under_way(inventory, line, reached).await? {
+                return Ok(None);
+            }
+            warn_of_left_out(gap);
         }
         if chain.segments.is_empty() {
             return self.tip_of_manifest(manifest.name).await.map(Some);
@@ -171,4 +174,14 @@ struct Whole {
     reached: Reached,
     /// Up to which transaction everything was stored when it was made, as far as it tells.
     stored: Option<Txid>,
+}
+
+/// Tells that what stands behind a gap is left out, as it may never have been durable.
+pub fn warn_of_left_out(gap: Gap) {
+    tracing::warn!(
+        latest = gap.after.0,
+        next = gap.next.0,
+        "a segment is missing that later ones may have overtaken on the way: what is behind it is \
+         left out"
+    );
 }

@@ -292,6 +292,8 @@ impl Adopted {
 /// another writer had gone on without them. What this start puts aside stays, whatever its size; what
 /// earlier ones did goes when it is too much.
 ///
+/// What was shipped, and is not there any more, is shipped again as far as it is kept.
+///
 /// After an error it can be called again: what has the epoch's stamp is left as it is.
 fn adopt_spool(
     spool: &Spool,
@@ -300,6 +302,9 @@ fn adopt_spool(
     epoch: Epoch,
 ) -> io::Result<Adopted> {
     let mut adopted = Adopted { tip, ..Adopted::default() };
+    if let (Some(tip), Some(line)) = (tip, line) {
+        ship_again(spool, &tip, line)?;
+    }
     for name in spool.sealed()? {
         adopted.highest = adopted.highest.max(Some(name.last));
         if adopted.unshipped.contains(&name) {
@@ -340,6 +345,29 @@ fn adopt_spool(
         }
     }
     Ok(adopted)
+}
+
+/// Lets what is kept of the tip's line, and is above the tip, wait for upload once more: only what was
+/// durable is kept, so the replica has lost it.
+fn ship_again(spool: &Spool, tip: &Tip, line: &Line) -> io::Result<()> {
+    let mut reached = tip.reached.txid;
+    for name in spool.kept_above(tip.generation, reached) {
+        if line.last_in(&name) < name.last {
+            continue;
+        }
+        let (transaction, continues) = (name.first.0, reached.next() == Some(name.first));
+        tracing::error!(
+            %name,
+            transaction,
+            again = continues && name.level == 0,
+            "what was durable is missing in the replica: it is shipped again where it continues the rest"
+        );
+        if continues && name.level == 0 {
+            spool.ship_again(&name)?;
+            reached = name.last;
+        }
+    }
+    Ok(())
 }
 
 /// The state after a sealed segment; `None` when it is damaged or does not continue `tip`.

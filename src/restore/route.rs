@@ -13,7 +13,7 @@ use genesis_wal::name::ObjectName;
 
 use super::RestoreError;
 use crate::object::ObjectError;
-use crate::replica::{Holdings, Replica, ReplicaError};
+use crate::replica::{Holdings, Replica, ReplicaError, warn_of_left_out};
 
 /// How often, and how fast, a replica is listed again that lacks a segment between others: while it does
 /// not change, and in all.
@@ -105,7 +105,7 @@ impl Route {
         match plan_instead(&self.holdings.inventory, &self.plan) {
             Some(plan) => {
                 tracing::warn!(%error, "trying to restore the same state from other objects");
-                self.plan = plan;
+                self.plan = Plan { missing: self.plan.missing, ..plan };
                 Ok(())
             }
             None => Err(self.without(error)),
@@ -174,13 +174,9 @@ async fn before_what_was_under_way(
     if !replica.was_under_way(inventory, line, gap.after).await? {
         return Err(error.into());
     }
-    tracing::warn!(
-        latest = gap.after.0,
-        next = gap.next.0,
-        "a segment is missing that later ones may have overtaken on the way: what is behind it is \
-         left out"
-    );
-    Ok(plan(inventory, Target::Txid(gap.after), Some(*generation))?)
+    warn_of_left_out(*gap);
+    let plan = plan(inventory, Target::Txid(gap.after), Some(*generation))?;
+    Ok(Plan { missing: Some(*gap), ..plan })
 }
 
 /// What can be restored instead of what was asked for.
@@ -200,6 +196,7 @@ impl fmt::Display for Instead {
 mod tests {
     use std::sync::Arc;
 
+    use genesis_snapshot::inventory::Gap;
     use genesis_wal::id::{Epoch, Txid};
     use genesis_wal::page::{PageSize, StateHash};
     use genesis_wal::part::Stamp;
@@ -319,7 +316,9 @@ mod tests {
             store.create(&segment(6), Body::Bytes(parts.concat().into())).await.unwrap();
             let route = find(&replica, Target::Latest).await;
             if tells {
-                assert_eq!(route.unwrap().plan.reaches, Txid(3));
+                let plan = route.unwrap().plan;
+                let gap = Gap { after: Txid(3), next: Txid(6) };
+                assert_eq!((plan.reaches, plan.missing), (Txid(3), Some(gap)));
             } else {
                 assert_missing(&route);
             }

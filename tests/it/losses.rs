@@ -230,3 +230,36 @@ fn names_that_tell_something_else() {
     rename(manifest, bad.into());
     sandbox.restore_fails(&[]).expect_code(5).expect_words(&[&bad.to_string()]);
 }
+
+/// Segments that were under way at once, of which one is lost after all were durable: what a killed writer
+/// leaves looks the same. The writer itself knows better, as it has kept them.
+#[test]
+fn a_segment_that_others_may_have_overtaken() {
+    let (sandbox, replicator) = replicated(4);
+    replicator.kill();
+    let segments = sandbox.objects_ending(".seg");
+    let mut last = std::fs::read(&segments[2]).unwrap();
+    // As if it had been made while the one before was under way.
+    let end = last.len() - 8;
+    last[end - 8..end].copy_from_slice(&2_u64.to_le_bytes());
+    let crc = crc32fast::hash(&last[..end + 4]);
+    last[end + 4..].copy_from_slice(&crc.to_le_bytes());
+    write(&segments[2], last);
+    let _lost = take_away(&segments[1]);
+
+    let (_, said) = sandbox.restore(&[]);
+    assert!(said.contains("as of transaction 2,"), "{said}");
+    assert!(said.contains("between 2 and 4"), "{said}");
+    let (_, said) = sandbox.restore(&["--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["missing"], serde_json::json!({"after_txid": 2, "next_txid": 4}));
+
+    let replicator = sandbox.replicate();
+    insert(&sandbox, 5, "after");
+    let ended = replicator.stop();
+    ended.expect_words(&["was durable", "transaction=3"]);
+    let (restored, said) = sandbox.restore(&[]);
+    assert!(said.contains("as of transaction 5,"), "{said}");
+    assert!(contents_of(&restored).contains("value 3"));
+    sandbox.restore(&["--txid", "3"]);
+}

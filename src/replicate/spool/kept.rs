@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use genesis_wal::id::{Generation, Txid};
 use genesis_wal::name::{ObjectName, SegmentName};
 
+use super::{Spool, move_file};
 use crate::store::FileStore;
 
 /// The folder of kept segments.
@@ -76,6 +77,35 @@ impl Kept {
             cut.extend(self.take_out(&name));
         }
         cut
+    }
+}
+
+impl Spool {
+    /// The segments of a generation that are kept and end after a transaction, in the order of their first
+    /// ones.
+    #[must_use]
+    pub fn kept_above(&self, generation: Generation, txid: Txid) -> Vec<SegmentName> {
+        let books = self.books();
+        let names = books.kept.sizes.keys().map(|(_, _, name)| *name);
+        let mut above: Vec<_> =
+            names.filter(|name| name.generation == generation && name.last > txid).collect();
+        above.sort_unstable_by_key(|name| (name.first, *name));
+        above
+    }
+
+    /// Lets a segment that is kept wait for upload.
+    ///
+    /// # Errors
+    /// What the file system says; it is kept then.
+    pub fn ship_again(&self, name: &SegmentName) -> io::Result<()> {
+        let Some(from) = self.kept(name) else { return Ok(()) };
+        move_file(&from, &self.path(name))?;
+        let size = self.size(name);
+        let mut books = self.books();
+        // The file is in its new place.
+        let _moved = books.kept.take_out(name);
+        books.comes(*name, size);
+        Ok(())
     }
 }
 
