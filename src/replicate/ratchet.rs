@@ -11,8 +11,8 @@
 //! - *Drain*: reserve the checkpoint, leap, so that the mark stands at the end, and checkpoint passively;
 //!   twice at most, and only once where as much came in meanwhile. Fully backfilled, leap onto read mark
 //!   0: the WAL is *parked*, and the next writer restarts it. Nobody is ever blocked.
-//! - *Force*: drain, then the same under the write lock, which is held for one checkpoint of what came
-//!   in meanwhile.
+//! - *Force*: drain and sync, then the same under the write lock, which is held for one checkpoint of what
+//!   came in meanwhile. Where that sync takes long, so would this checkpoint: it is not made.
 //! - *Respond*: somebody else holds the checkpoint and the write lock and waits for us. Leap, and once
 //!   everything is backfilled leap onto read mark 0; if that does not help in time, hand the lock over
 //!   to a pin on a free read slot, which limits no backfill, until the backfill is done.
@@ -21,9 +21,12 @@
 //! large transaction was under way), the lock is given back, and it is copied without.
 //!
 //! *Reserved* is the checkpoint lock, from before the mark moves until our checkpoint ends. Without that
-//! the application's next commit finds a backlog that it may checkpoint, and does, in its own time.
+//! the application's next commit finds a backlog that it may checkpoint, and does, in its own time. While
+//! it is reserved nobody begins to wait for us: beside a checkpoint or a sync of ours, another is told at
+//! once that it is in vain.
 
 mod guards;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +35,7 @@ use std::time::Duration;
 use genesis_wal::index::{IndexHeader, WalIndex};
 
 pub use guards::{Guard, Holds};
+pub use steps::{Outcome, Procedure, Step};
 
 /// The pause before the write lock, or the reservation, is tried again, and how long the lock is tried.
 const WRITE_PAUSE: Duration = Duration::from_micros(20);
@@ -46,6 +50,11 @@ const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(3);
 /// taken. An application that tries to checkpoint in vain with every commit leaves it for moments only.
 const PUSH_PATIENCE: Duration = Duration::from_millis(5);
 const RESERVE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// A sync within this is short enough for writers to wait for one like it. The first may have much to
+/// write, the next tells how long the disk takes for little.
+const SHORT_SYNC: Duration = Duration::from_millis(100);
+const SYNCS: u8 = 2;
 
 /// How often is checkpointed under the write lock: a writer that tries to get it reads for a moment, and
 /// may do so behind the last frame.
@@ -73,65 +82,6 @@ const TIMES_FEW: u32 = 16;
 /// A step would have given up the last lock that keeps the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unguarded;
-
-/// A step for the driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Begin a read transaction on the free connection.
-    Begin,
-    /// Read the wal-index and copy everything that is committed by it.
-    Copy,
-    /// End the older of two read transactions, or the only one where something else holds the WAL.
-    End,
-    /// Rest, then try to reserve the checkpoint: other processes make none until ours has ended.
-    Reserve(Duration),
-    /// Give the reservation up.
-    Release,
-    /// Rest, then checkpoint passively, on the free connection.
-    Checkpoint(Duration),
-    /// Make the database file and the WAL durable, so that the next checkpoint finds little to sync.
-    Sync,
-    /// Rest, then try to take the write lock.
-    Write(Duration),
-    /// Give the write lock back.
-    Rollback,
-    /// Try to pin a free read slot.
-    Pin,
-    /// Give the pin up.
-    Unpin,
-    /// Rest, then look at the wal-index and at the locks.
-    Look(Duration),
-    /// The procedure is over.
-    Finished,
-}
-
-/// What came of a step.
-#[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    /// The moment, on a clock that never goes back.
-    pub now: Duration,
-    /// Whether the step did what it says; not, when somebody else was in the way.
-    pub done: bool,
-    /// The wal-index: for [`Step::Begin`] as it was just before, for [`Step::Copy`] the one that was
-    /// copied to, else as it is after the step.
-    pub index: WalIndex,
-    /// Whether another process holds both the checkpoint and the write lock.
-    pub waited_for: bool,
-}
-
-/// Which procedure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Procedure {
-    /// Move the mark and checkpoint, without blocking anybody.
-    Drain,
-    /// The same, and finish it under the write lock.
-    Force,
-    /// Let a checkpointer through that has waited since then.
-    Respond {
-        /// When it was first seen.
-        since: Duration,
-    },
-}
 
 /// Where a procedure stands: the step that was taken last, and what it was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,11 +133,13 @@ struct Run {
     round: u8,
     /// Frames that this round found to backfill.
     backlog: u32,
+    /// How often was synced.
+    syncs: u8,
     /// How often the write lock was taken.
     locks: u8,
     /// How often was checkpointed under it.
     finals: u8,
-    /// When the lock or checkpoint that is tried again was first tried.
+    /// When what is tried again, or measured, was first tried.
     trying_since: Duration,
 }
 
@@ -257,8 +209,8 @@ impl Ratchet {
             Procedure::Respond { .. } => At::LeapBegin(Then::Push),
             Procedure::Drain | Procedure::Force => At::Reserve(Then::Push),
         };
-        let run =
-            Run { procedure, at, round: 1, backlog: 0, locks: 0, finals: 0, trying_since: now };
+        let (round, backlog, syncs, locks, finals) = (1, 0, 0, 0, 0);
+        let run = Run { procedure, at, round, backlog, syncs, locks, finals, trying_since: now };
         self.run = Some(run);
         step_of(at, &run, now)
     }
@@ -332,7 +284,8 @@ impl Ratchet {
     }
 
     /// Unchanged since before the transaction began, and fully backfilled then: SQLite gave it read
-    /// mark 0.
+    /// mark 0, or, where the checkpointer that had just done that still held this, a mark at the end.
+    /// Either way the file alone is the state, and nothing more reaches it.
     fn is_parked_at(&self, copied: &WalIndex) -> bool {
         self.before.is_some_and(|before| {
             before.header == copied.header && before.backfilled == before.header.max_frame
@@ -342,6 +295,10 @@ impl Ratchet {
     /// Where the procedure goes from here; `None` when it is over.
     fn advance(&self, run: &mut Run, outcome: &Outcome) -> Option<At> {
         match run.at {
+            At::Reserve(Then::BeforeWrite) if outcome.done => {
+                run.trying_since = outcome.now;
+                Some(At::Sync)
+            }
             At::Reserve(then) if outcome.done => Some(At::LeapBegin(then)),
             // Little is left then, or nothing.
             At::Reserve(Then::Park) => Some(At::LeapBegin(Then::Park)),
@@ -354,14 +311,8 @@ impl Ratchet {
                 outcome.done.then_some(At::LeapEnd(then))
             }
             At::LeapEnd(then) => self.after_leap(run, then, outcome),
-            At::Checkpoint => {
-                run.trying_since = outcome.now;
-                after_checkpoint(run, outcome)
-            }
-            At::Sync => {
-                run.trying_since = outcome.now;
-                Some(At::Reserve(Then::BeforeWrite))
-            }
+            At::Checkpoint => after_checkpoint(run, outcome),
+            At::Sync => after_sync(run, outcome),
             At::Write => self.after_write(run, outcome),
             At::GiveWay => Some(At::LeapBegin(Then::BeforeWrite)),
             At::FinalCheckpoint => {
@@ -398,7 +349,7 @@ impl Ratchet {
                 }
             }
             (Then::Park, Procedure::Respond { .. }) => None,
-            (Then::Park, _) if run.round > ROUNDS => after_rounds(run),
+            (Then::Park, _) if run.round > ROUNDS => after_rounds(run, outcome),
             (Then::Push | Then::Park, _) => Some(At::Checkpoint),
             (Then::BeforeWrite, _) => {
                 run.trying_since = outcome.now;
@@ -448,6 +399,7 @@ fn reserve_again(run: &Run, then: Then, outcome: &Outcome) -> Option<At> {
 
 fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
     run.round += 1;
+    run.trying_since = outcome.now;
     // Where commits come in as fast as they are checkpointed, another round leaves as much.
     let is_near = outcome.index.backlog() <= run.backlog / 2;
     if is_full(&outcome.index) {
@@ -455,13 +407,26 @@ fn after_checkpoint(run: &mut Run, outcome: &Outcome) -> Option<At> {
     } else if run.round <= ROUNDS && is_near {
         Some(At::Reserve(Then::Push))
     } else {
-        after_rounds(run)
+        after_rounds(run, outcome)
     }
 }
 
 /// What is left when commits come in faster than they can be checkpointed.
-fn after_rounds(run: &Run) -> Option<At> {
-    (run.procedure == Procedure::Force).then_some(At::Sync)
+fn after_rounds(run: &mut Run, outcome: &Outcome) -> Option<At> {
+    run.trying_since = outcome.now;
+    (run.procedure == Procedure::Force).then_some(At::Reserve(Then::BeforeWrite))
+}
+
+/// Under the write lock, writers wait for the disk as long as we do.
+fn after_sync(run: &mut Run, outcome: &Outcome) -> Option<At> {
+    let took = outcome.now.saturating_sub(run.trying_since);
+    run.trying_since = outcome.now;
+    run.syncs += 1;
+    if took <= SHORT_SYNC {
+        Some(At::LeapBegin(Then::BeforeWrite))
+    } else {
+        (run.syncs < SYNCS).then_some(At::Sync)
+    }
 }
 
 fn after_final_checkpoint(run: &Run, outcome: &Outcome) -> At {

@@ -166,6 +166,45 @@ fn a_force_lets_nobody_checkpoint_between_its_last_leap_and_its_checkpoint() {
     assert!(steps[reserved..locked].contains(&Step::End), "the mark moves under the reservation");
 }
 
+/// The steps of a force whose syncs take so many milliseconds each.
+fn force_on_a_disk(syncs: &[u64]) -> Vec<Step> {
+    let (mut ratchet, mut now, mut syncs) = (Ratchet::new(), Duration::ZERO, syncs.iter());
+    let mut steps = vec![ratchet.start(Procedure::Force, now)];
+    while let Some(&step) = steps.last().filter(|step| **step != Step::Finished) {
+        if step == Step::Sync {
+            now += Duration::from_millis(*syncs.next().unwrap());
+        }
+        steps.push(ratchet.next(&Outcome { now, ..outcome(true, index(1000, 999)) }).unwrap());
+    }
+    assert_eq!(ratchet.holds(), Holds { older: Guard::Proven, ..Holds::default() });
+    steps
+}
+
+/// A checkpointer that got in would wait for our mark, and all writers with it, until the sync has ended.
+#[test]
+fn nobody_can_begin_to_wait_for_us_while_we_sync() {
+    let steps = force_on_a_disk(&[1]);
+    let sync = steps.iter().position(|step| *step == Step::Sync).unwrap();
+    assert_eq!(
+        steps[sync - 1..=sync + 1],
+        [Step::Reserve(Duration::ZERO), Step::Sync, Step::Begin]
+    );
+}
+
+#[test]
+fn writers_are_not_held_for_a_slow_disk() {
+    let count =
+        |steps: &[Step], wanted: fn(&Step) -> bool| steps.iter().filter(|s| wanted(s)).count();
+    for (syncs, locks) in [(&[100][..], 1), (&[101, 100], 1), (&[5000, 101], 0)] {
+        let steps = force_on_a_disk(syncs);
+        assert_eq!(count(&steps, |step| *step == Step::Sync), syncs.len(), "{steps:?}");
+        assert_eq!(count(&steps, |step| matches!(step, Step::Write(_))), locks, "{steps:?}");
+        if locks == 0 {
+            assert_eq!(steps[steps.len() - 2..], [Step::Release, Step::Finished]);
+        }
+    }
+}
+
 /// Runs a force over a WAL of so many frames, beside a writer that commits so many before each time that
 /// the write lock is taken; the steps, and how much was copied under it.
 fn force_beside(length: u32, commits: u32) -> (Vec<Step>, Vec<u32>) {
