@@ -227,9 +227,7 @@ impl Engine {
         if let Some(response) = self.response(seen) {
             return Action::Move(response);
         }
-        let due = self.seal_due(seen);
-        if due == Some(Duration::ZERO) {
-            self.last_seal = Some(seen.now);
+        if self.seal_due(seen.now, seen.waiting) {
             return Action::Seal;
         }
         if seen.stopping {
@@ -249,7 +247,7 @@ impl Engine {
         if !seen.parked && self.silent_move_due(seen) == Duration::ZERO {
             return Action::Move(Procedure::Drain);
         }
-        let mut due = due.unwrap_or(Duration::MAX);
+        let mut due = self.until_seal(seen.now, seen.waiting).unwrap_or(Duration::MAX);
         if seen.read_back {
             let left = self.next_read_back.saturating_sub(seen.now);
             if left == Duration::ZERO {
@@ -259,6 +257,15 @@ impl Engine {
             due = due.min(left);
         }
         self.pause(seen, due)
+    }
+
+    /// Whether what waits, so many bytes, is to be sealed now; it is held to be, then.
+    pub fn seal_due(&mut self, now: Duration, waiting: u64) -> bool {
+        let due = self.until_seal(now, waiting) == Some(Duration::ZERO);
+        if due {
+            self.last_seal = Some(now);
+        }
+        due
     }
 
     /// Decides which way the lock is to be moved while nothing can be recorded yet. What is passed over
@@ -365,13 +372,13 @@ impl Engine {
     }
 
     /// How long until what waits is to be sealed; `None` when nothing waits.
-    fn seal_due(&self, seen: &Seen) -> Option<Duration> {
-        if seen.waiting == 0 {
+    fn until_seal(&self, now: Duration, waiting: u64) -> Option<Duration> {
+        if waiting == 0 {
             return None;
         }
         let next = self.last_seal.map_or(Duration::ZERO, |last| last + self.sync_interval);
-        let early = seen.waiting >= SEAL_BYTES && seen.now >= self.early_from;
-        Some(if early { Duration::ZERO } else { next.saturating_sub(seen.now) })
+        let early = waiting >= SEAL_BYTES && now >= self.early_from;
+        Some(if early { Duration::ZERO } else { next.saturating_sub(now) })
     }
 
     fn pause(&mut self, seen: &Seen, due: Duration) -> Action {

@@ -93,6 +93,8 @@ pub struct Tail {
     is_stuck: bool,
     /// It failed on its way: the lock may stand on any of its guards.
     is_loose: bool,
+    /// It was told that the disk is slow.
+    is_slow_told: bool,
     /// How often the lock was moved, and checkpoints were made for it.
     moves: u64,
     watchman: Watchman,
@@ -147,6 +149,7 @@ impl Tail {
             is_unsealed: false,
             is_stuck: false,
             is_loose: false,
+            is_slow_told: false,
             moves: 0,
             watchman: Watchman::default(),
             of_two_minds: None,

@@ -27,6 +27,20 @@ fn much_that_waits_ships_early() {
     assert_eq!(engine.next(&Seen { waiting: SEAL_BYTES, ..at(101) }), Action::Seal);
 }
 
+/// A checkpoint may take longer than an interval.
+#[test]
+fn what_is_sealed_beside_a_move_counts_as_sealed() {
+    let mut engine = Engine::new(INTERVAL, Some(16 << 20));
+    let millis = Duration::from_millis;
+    assert!(!engine.seal_due(millis(100), 0));
+    assert!(engine.seal_due(millis(100), 1));
+    assert!(!engine.seal_due(millis(400), 1));
+    assert!(engine.seal_due(millis(400), SEAL_BYTES));
+    assert!(!engine.seal_due(millis(1399), 1));
+    assert!(engine.seal_due(millis(1400), 1));
+    assert!(matches!(engine.next(&Seen { waiting: 1, ..at(1500) }), Action::Wait(_)));
+}
+
 #[test]
 fn stopping_reads_seals_and_ends() {
     let mut engine = Engine::new(INTERVAL, Some(16 << 20));

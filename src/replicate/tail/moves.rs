@@ -14,8 +14,8 @@ use crate::sqlite::{Guards, Source, SourceError};
 /// A step that takes longer than this is told of where everything is logged.
 const LONG_STEP: Duration = Duration::from_millis(20);
 
-/// So many frames are checkpointed on a thread of their own: much is committed meanwhile.
-const MANY_FRAMES: u32 = 250;
+/// A disk that takes longer than this for a step is told of once, whatever is logged.
+const SLOW_STEP: Duration = Duration::from_secs(2);
 
 impl Tail {
     /// Moves the lock that keeps the WAL. What keeps it from moving may pass: until then the WAL grows,
@@ -91,9 +91,6 @@ impl Tail {
             let begun = clock::monotonic();
             let (done, copied) = self.take(step, source)?;
             let took = clock::monotonic().saturating_sub(begun);
-            if took > LONG_STEP {
-                tracing::debug!(?step, ?took, "a step took long");
-            }
             match step {
                 Step::Write(_) if done => self.holds.begin(clock::monotonic()),
                 Step::Rollback => self.holds.end(clock::monotonic()),
@@ -106,10 +103,12 @@ impl Tail {
                 _ => published(source)?,
             };
             let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
-            step = match self.ratchet.next(&Outcome { now, done, index, waited_for }) {
+            let next = match self.ratchet.next(&Outcome { now, done, index, waited_for }) {
                 Ok(step) if agree(self.ratchet.holds(), source.guards()) => step,
                 _ => return Err(RecordError::Doubt(Doubt::Unguarded)),
             };
+            self.tell_slow(step, took, next);
+            step = next;
         }
         // Where nothing was copied, the lock stands where it stood, and what was said of it is old.
         let (now, parked) = (clock::monotonic(), has_copied && self.ratchet.is_parked());
@@ -135,16 +134,35 @@ impl Tail {
         Ok(())
     }
 
+    fn tell_slow(&mut self, step: Step, took: Duration, next: Step) {
+        if took > LONG_STEP {
+            tracing::debug!(?step, ?took, "a step took long");
+        }
+        let is_slow = match step {
+            Step::Checkpoint(_) => took > SLOW_STEP,
+            // Too slow for the write lock to be taken.
+            Step::Sync => took > SLOW_STEP || !matches!(next, Step::Sync | Step::Begin),
+            _ => false,
+        };
+        if is_slow && !std::mem::replace(&mut self.is_slow_told, true) {
+            tracing::warn!(
+                ?took,
+                "the disk is slow: a checkpoint takes long, and as writers are not held for one that does, \
+                 the WAL may grow past its limit"
+            );
+        }
+    }
+
     /// Takes one step: whether it was done, and for a copy the wal-index that was copied to.
     fn take(
         &mut self,
         step: Step,
         source: &mut Source,
     ) -> Result<(bool, Option<WalIndex>), RecordError> {
-        let is_free = !source.guards().write;
         match step {
             Step::Copy => Ok((true, Some(self.catch_up(source)?))),
-            Step::Checkpoint(_) if is_free && published(source)?.backlog() >= MANY_FRAMES => {
+            // Under the write lock nothing is committed that could be read meanwhile.
+            Step::Checkpoint(_) if !source.guards().write => {
                 Ok((source.checkpoint_beside(|source| self.read_on(source))?, None))
             }
             Step::Sync => {
@@ -155,14 +173,19 @@ impl Tail {
         }
     }
 
-    /// Reads what is committed by now; false when there is nothing.
+    /// Reads what is committed by now, and seals what is due, as that can take long; false when there
+    /// is nothing to do.
     fn read_on(&mut self, source: &mut Source) -> Result<bool, RecordError> {
         let index = published(source)?;
-        if self.is_settled(&index) {
-            return Ok(false);
+        let is_unread = !self.is_settled(&index);
+        if is_unread {
+            self.read(source, &index.header)?;
         }
-        self.read(source, &index.header)?;
-        Ok(true)
+        let is_due = self.engine.seal_due(clock::monotonic(), self.recorder.waiting());
+        if is_due {
+            self.seal_or_keep()?;
+        }
+        Ok(is_unread || is_due)
     }
 }
 
