@@ -2,6 +2,7 @@
 //! is moved as the ratchet says.
 
 mod moves;
+mod unheld;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,10 +46,6 @@ const TORN_PAUSE: Duration = Duration::from_millis(1);
 
 /// The pause after a segment could not be sealed.
 const SEAL_PAUSE: Duration = Duration::from_millis(10);
-
-/// How long the write lock is tried for, to read what nothing holds, and the pause between.
-const UNHELD_PATIENCE: Duration = Duration::from_millis(500);
-const UNHELD_PAUSE: Duration = Duration::from_millis(1);
 
 /// To catch up is to read until no more frames than this are ahead, but no more often than that: a writer
 /// may be as fast as the reader.
@@ -293,29 +290,6 @@ impl Tail {
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.settled.is_some() && self.settled == self.alone_at
-    }
-
-    /// Reads what nothing holds, under the write lock: nobody restarts the WAL then.
-    ///
-    /// # Errors
-    /// [`Doubt::MovedOn`] when somebody did before, or the lock is not to be had.
-    pub fn read_unheld(&mut self, source: &mut Source, held: &WalIndex) -> Result<(), RecordError> {
-        let deadline = clock::monotonic() + UNHELD_PATIENCE;
-        while !source.lock_writes()? {
-            if clock::monotonic() > deadline {
-                return Err(RecordError::Doubt(Doubt::MovedOn));
-            }
-            clock::rest(UNHELD_PAUSE);
-        }
-        self.holds.begin(clock::monotonic());
-        let read = match published(source) {
-            Ok(now) if now.header == held.header => self.catch_up(source).map(|_| ()),
-            Ok(_) => Err(RecordError::Doubt(Doubt::MovedOn)),
-            Err(error) => Err(error.into()),
-        };
-        source.unlock_writes()?;
-        self.holds.end(clock::monotonic());
-        read
     }
 
     /// Whether the database file can be compared with what was recorded, and is to be.
