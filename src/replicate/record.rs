@@ -11,6 +11,7 @@ mod tests;
 
 use std::io;
 
+use genesis_wal::header::Salts;
 use genesis_wal::name::SegmentName;
 use genesis_wal::page::{PageHash, PageNumber, StateHash};
 use genesis_wal::position::WalPosition;
@@ -149,7 +150,8 @@ impl Recorder {
         frames: &mut impl Frames,
         seen: Seen,
     ) -> Result<(), RecordError> {
-        self.read(transaction, frames, written)?;
+        let salts = position.identity.salts;
+        self.read(transaction, salts, frames, written)?;
         self.advance(&written.hashed, transaction.pages)?;
         self.bases.follow(position.identity);
         let recorded = self.append(transaction, position, written, frames, seen);
@@ -178,7 +180,8 @@ impl Recorder {
         let header = header_of(line, transaction, written.hashed.len(), state, seen)?;
         let page_size = self.table.page_size();
         let bases = &mut self.bases;
-        let mut images = FrameImages { written, page_size, frames, bases };
+        let salts = position.identity.salts;
+        let mut images = FrameImages { written, salts, page_size, frames, bases };
         let place = Some(position).filter(|_| !seen.unplaced);
         let Err(error) = line.append(header, place, &written.hashed, &mut images) else {
             return Ok(());
@@ -306,6 +309,7 @@ impl Recorder {
     fn read(
         &self,
         transaction: &Transaction,
+        salts: Salts,
         frames: &mut impl Frames,
         written: &mut Written,
     ) -> Result<(), RecordError> {
@@ -319,7 +323,7 @@ impl Recorder {
         let is_kept = fits && !transaction.images.iter().all(|i| frames.held(i.frame).is_some());
         let lock_page = page_size.lock_page();
         for image in transaction.images.iter().filter(|image| image.page != lock_page) {
-            let page = page_of(frames, image.frame)?;
+            let page = page_of(frames, *image, salts)?;
             if is_kept {
                 written.pages.extend_from_slice(page);
             }

@@ -4,7 +4,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use genesis_wal::frame::{FrameHeader, frame_len, frame_offset};
+use genesis_wal::header::Salts;
 use genesis_wal::page::PageSize;
+use genesis_wal::scan::FrameRef;
 
 use super::{Source, SourceError};
 
@@ -104,14 +106,33 @@ impl<'a> FrameReader<'a> {
     /// # Errors
     /// When the file cannot be read.
     pub fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
-        if self.held(frame).is_some() {
-            return Ok(self.held(frame));
-        }
+        Ok(self.frame(frame)?.and_then(|bytes| bytes.get(FrameHeader::LEN..)))
+    }
+
+    /// The page that was seen in a frame of the WAL with these salts; `None` also where the frame is not
+    /// that any more, by its header.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn image(&mut self, image: FrameRef, salts: Salts) -> Result<Option<&[u8]>, SourceError> {
+        let bytes = self.frame(image.frame)?;
+        let bytes = bytes.filter(|bytes| {
+            FrameHeader::decode(bytes).is_ok_and(|header| {
+                header.page == image.page.get() && (header.salts == salts || header.is_unsummed())
+            })
+        });
+        Ok(bytes.and_then(|bytes| bytes.get(FrameHeader::LEN..)))
+    }
+
+    fn frame(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
         let len = frame_len(self.page_size);
+        if self.at(frame).is_some() {
+            return Ok(self.at(frame).and_then(|rest| rest.get(..len)));
+        }
         self.buffers.single.resize(len, 0);
         let offset = frame_offset(self.page_size, frame);
         let filled = read_full(self.source, &mut self.buffers.single, offset)?;
-        Ok(self.buffers.single.get(FrameHeader::LEN..len).filter(|_| filled == len))
+        Ok((filled == len).then_some(&*self.buffers.single))
     }
 
     /// The page in `frame`, where that is among the frames that were read last.
@@ -150,4 +171,37 @@ pub(super) fn read_at_most(
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::page::PageNumber;
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_holds_something_else_by_now_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("app.db");
+        let application = Connection::open(&path).unwrap();
+        let create = "PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1);";
+        application.execute_batch(create).unwrap();
+        let (source, held) = Source::open(&path, false).unwrap();
+        let index = held.index.header;
+        let mut frames = FrameReader::new(&source, index.max_frame);
+        let page = |number| PageNumber::new(number).unwrap();
+        // The table's only page.
+        let image = FrameRef { page: page(2), frame: index.max_frame };
+        let other_page = FrameRef { page: page(1), ..image };
+        for is_held in [false, true] {
+            if is_held {
+                frames.hold(1, index.max_frame).unwrap();
+            }
+            assert_eq!(frames.held(image.frame).is_some(), is_held);
+            assert!(frames.image(image, index.salts).unwrap().is_some());
+            assert_eq!(frames.image(other_page, index.salts).unwrap(), None);
+            assert_eq!(frames.image(image, Salts([9; 8])).unwrap(), None);
+        }
+    }
 }

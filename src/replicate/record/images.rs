@@ -1,5 +1,6 @@
 //! Where the images come from that are recorded.
 
+use genesis_wal::header::Salts;
 use genesis_wal::page::{PageHash, PageNumber, PageSize};
 use genesis_wal::scan::FrameRef;
 use genesis_wal::segment::Stored;
@@ -20,11 +21,12 @@ pub trait Frames: Earlier<Error = SourceError> {
     /// When they cannot be read.
     fn go_to(&mut self, first: u32, last: u32) -> Result<(), SourceError>;
 
-    /// The page in a frame; `None` where the WAL ends before that frame does.
+    /// The page that was seen in a frame of the WAL with these salts; `None` where it is not there any
+    /// more, as far as the frame's header tells.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError>;
+    fn page(&mut self, image: FrameRef, salts: Salts) -> Result<Option<&[u8]>, SourceError>;
 
     /// The page in a frame, where that is in memory.
     fn held(&self, frame: u32) -> Option<&[u8]>;
@@ -35,8 +37,8 @@ impl Frames for FrameReader<'_> {
         self.hold(first, last)
     }
 
-    fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
-        self.page(frame)
+    fn page(&mut self, image: FrameRef, salts: Salts) -> Result<Option<&[u8]>, SourceError> {
+        self.image(image, salts)
     }
 
     fn held(&self, frame: u32) -> Option<&[u8]> {
@@ -79,9 +81,11 @@ impl Written {
     }
 }
 
-/// The images of a transaction: as they were read, or read again where they were too many to be held.
+/// The images of a transaction: as they were read, or read again where they were too many to be held. Those
+/// are proven by the hashes that the page table has of them.
 pub(super) struct FrameImages<'a, F> {
     pub(super) written: &'a Written,
+    pub(super) salts: Salts,
     pub(super) page_size: PageSize,
     pub(super) frames: &'a mut F,
     pub(super) bases: &'a mut Bases,
@@ -95,11 +99,19 @@ impl<F: Frames> Images for FrameImages<'_, F> {
         // A base that cannot be read is none: the image is stored in full.
         let base = self.bases.base_of(page, before, self.frames).unwrap_or(None);
         let len = self.page_size.bytes();
+        let written = self.written.frames.get(index).zip(self.written.hashed.get(index));
+        let (&image, &(_, hash)) = written.ok_or(RecordError::Doubt(Doubt::Misread(page)))?;
         let bytes = if let Some(kept) = self.written.pages.get(index * len..(index + 1) * len) {
             kept
+        } else if self.frames.held(image.frame).is_some() {
+            // Held since it was hashed.
+            self.frames.held(image.frame).unwrap_or_default()
         } else {
-            let frame = self.written.frames.get(index).map_or(0, |image| image.frame);
-            page_of(self.frames, frame)?
+            let read = page_of(self.frames, image, self.salts)?;
+            if PageHash::of(page, read) != hash {
+                return Err(RecordError::Doubt(Doubt::Vanished(image.frame)));
+            }
+            read
         };
         Ok(Image { bytes, base })
     }
@@ -141,6 +153,10 @@ impl<S: State> Images for StateImages<'_, S> {
     }
 }
 
-pub(super) fn page_of(frames: &mut impl Frames, frame: u32) -> Result<&[u8], RecordError> {
-    frames.page(frame)?.ok_or(RecordError::Doubt(Doubt::Vanished(frame)))
+pub(super) fn page_of(
+    frames: &mut impl Frames,
+    image: FrameRef,
+    salts: Salts,
+) -> Result<&[u8], RecordError> {
+    frames.page(image, salts)?.ok_or(RecordError::Doubt(Doubt::Vanished(image.frame)))
 }

@@ -12,20 +12,23 @@ use genesis_wal::scan::FrameRef;
 
 use super::*;
 use crate::replicate::base::Earlier;
+use crate::replicate::cursor::Doubt;
 use crate::replicate::spool::{Limits, Spool};
 
 /// More than a part holds: they are read again when they are encoded.
 const PAGES: u32 = 300;
 
-/// Frames of one byte over and over, of which so many can be read.
+/// Frames of one byte over and over, of which so many can be read, and so many before they are written
+/// over.
 struct Failing {
     left: u32,
+    lasting: u32,
     page: Vec<u8>,
 }
 
 impl Failing {
     fn after(left: u32) -> Self {
-        Self { left, page: vec![0; 4096] }
+        Self { left, lasting: u32::MAX, page: vec![0; 4096] }
     }
 }
 
@@ -46,14 +49,17 @@ impl Frames for Failing {
         Ok(())
     }
 
-    fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
+    fn page(&mut self, image: FrameRef, _salts: Salts) -> Result<Option<&[u8]>, SourceError> {
         let failed = || SourceError::Io {
             action: "read",
             path: PathBuf::from("app.db"),
             source: io::ErrorKind::TimedOut.into(),
         };
         self.left = self.left.checked_sub(1).ok_or_else(failed)?;
-        self.page.fill(frame.to_le_bytes()[0]);
+        let [byte, ..] = image.frame.to_le_bytes();
+        let is_over = self.lasting == 0;
+        self.lasting = self.lasting.saturating_sub(1);
+        self.page.fill(if is_over { !byte } else { byte });
         Ok(Some(&self.page))
     }
 
@@ -109,5 +115,19 @@ fn a_transaction_whose_frames_cannot_be_read_for_a_while_counts_once() {
         let in_gap = ours.gap.as_ref().map_or(0, |gap| gap.kind().1);
         let found = (recorded, in_gap);
         assert!([(Some(Txid(3)), 0), (Some(Txid(2)), 1)].contains(&found), "{readable}: {found:?}");
+    }
+}
+
+#[test]
+fn what_is_read_again_and_is_something_else_is_not_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (transaction, position) = transaction(0);
+    let seen = Seen { time: Micros(5), late_since: None, unplaced: false };
+    for lasting in [PAGES, PAGES + 1, 2 * PAGES - 1] {
+        let mut ours = recorder(folder.path());
+        let mut frames = Failing { lasting, ..Failing::after(u32::MAX) };
+        let recorded = ours.record(&transaction, position, &mut frames, seen);
+        let vanished = matches!(recorded, Err(RecordError::Doubt(Doubt::Vanished(_))));
+        assert!(vanished, "{lasting}: {recorded:?}");
     }
 }

@@ -237,8 +237,8 @@ impl Frames for WalFrames<'_> {
         Ok(())
     }
 
-    fn page(&mut self, frame: u32) -> Result<Option<&[u8]>, SourceError> {
-        Ok(self.find(frame).map(|page| &page[..]))
+    fn page(&mut self, image: FrameRef, _salts: Salts) -> Result<Option<&[u8]>, SourceError> {
+        Ok(self.find(image.frame).map(|page| &page[..]))
     }
 
     fn held(&self, frame: u32) -> Option<&[u8]> {
