@@ -4,9 +4,10 @@
 //! While the lock is parked (on read mark 0, taken when the whole WAL had been backfilled) nothing can
 //! reach the file, and it holds everything that was recorded until then. So from each parking on, the
 //! pages that were recorded since the one before are *due*: they are read in order, a slice at a time.
-//! A due page that is recorded anew is read first, for the file will hold another image of it; while the
-//! lock is not parked, it is only due at the next parking. What was not read when the lock moves on
-//! stays due.
+//! A due page that is recorded anew is read first, for the file will hold another image of it. That goes
+//! wherever the lock stands: up to its mark no frame holds a due page, and past it nothing reaches the file.
+//! Only a pin is no such limit: what is recorded after one may be in the file already, and so what was due is
+//! due at the next parking. What was not read when the lock moves on stays due.
 
 use std::time::Duration;
 
@@ -72,6 +73,12 @@ impl ReadBack {
     /// Believes no more that the file holds anything of what was recorded.
     pub fn doubt(&mut self) {
         self.was_parked = false;
+        self.postpone();
+    }
+
+    /// The file may hold more than was recorded: what is due is due at the next parking.
+    pub fn postpone(&mut self) {
+        self.recorded |= std::mem::take(&mut self.due);
     }
 
     /// Whether the lock was parked, and no doubt has come since.
@@ -105,8 +112,7 @@ impl ReadBack {
         self.read(table, read_page, || clock::monotonic() < until)
     }
 
-    /// Reads those of these pages that are due, before they are recorded anew. Only while the lock is
-    /// parked.
+    /// Reads those of these pages that are due, before they are recorded anew.
     ///
     /// # Errors
     /// Those of `read_page`.
@@ -260,6 +266,19 @@ mod tests {
         let found = read_back.read_before([1, 2].map(page), &table, lost).unwrap();
         assert_eq!(found, Misplaced { pages: 1, first: Some(page(2)) });
         assert_eq!(read(&mut read_back, &table, 9, 0).0, [3]);
+    }
+
+    /// The file may hold what comes next already.
+    #[test]
+    fn what_was_due_when_a_pin_took_over_is_due_at_the_next_parking() {
+        let (table, mut read_back) = recorded(&[2, 3]);
+        read_back.park();
+        read_back.postpone();
+        assert!(!read_back.is_due() && !read_back.has_arrived(page(2)));
+        let ahead = |_, _: &mut [u8]| Err("it is not to be read");
+        assert_eq!(read_back.read_before([page(2)], &table, ahead), Ok(Misplaced::default()));
+        read_back.park();
+        assert_eq!(read(&mut read_back, &table, 9, 0).0, [2, 3]);
     }
 
     #[test]

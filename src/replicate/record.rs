@@ -262,6 +262,11 @@ impl Recorder {
         self.read_back.park();
     }
 
+    /// Learns that the database file may hold more than was recorded.
+    pub fn postpone_read_back(&mut self) {
+        self.read_back.postpone();
+    }
+
     /// Whether pages are to be read back.
     #[must_use]
     pub fn is_read_back_due(&self) -> bool {
@@ -276,7 +281,7 @@ impl Recorder {
         self.read_back.read_slice(&self.table, |page, buffer| source.read_page(page, buffer))
     }
 
-    /// Reads those pages back that a transaction is about to change. Only while the lock is parked.
+    /// Reads those pages back that a transaction is about to change.
     ///
     /// # Errors
     /// When the database file cannot be read.

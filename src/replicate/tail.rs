@@ -336,7 +336,9 @@ impl Tail {
         transaction: &Transaction,
         source: &Source,
     ) -> Result<(), RecordError> {
-        alarm(self.recorder.read_back_before(transaction, source)?);
+        if self.recorder.is_read_back_due() {
+            alarm(self.recorder.read_back_before(transaction, source)?);
+        }
         Ok(())
     }
 
@@ -374,11 +376,7 @@ impl Tail {
                 change: before.wrapping_add(number),
                 pages: transaction.pages,
             };
-            let before = if self.is_read_back_due() {
-                self.read_back_before(transaction, source)
-            } else {
-                Ok(())
-            };
+            let before = self.read_back_before(transaction, source);
             let done =
                 before.and_then(|()| self.recorder.record(transaction, position, frames, seen));
             if let Err(error) = done {

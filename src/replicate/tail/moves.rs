@@ -64,6 +64,7 @@ impl Tail {
         source.let_others_go_on()?;
         self.holds.end(clock::monotonic());
         let is_held = |guards: Guards| guards.older || guards.newer;
+        self.mind_the_file(source);
         if !is_held(source.guards()) && !source.begin()? {
             return Err(SourceError::Locked { path: source.path().to_owned() }.into());
         }
@@ -75,6 +76,14 @@ impl Tail {
         source.unpin()?;
         (self.ratchet, self.alone_at, self.is_loose) = (Ratchet::new(), None, false);
         Ok(())
+    }
+
+    /// Where no reader limits it, what is not recorded yet may be backfilled.
+    fn mind_the_file(&mut self, source: &Source) {
+        let Guards { older, newer, .. } = source.guards();
+        if !older && !newer {
+            self.recorder.postpone_read_back();
+        }
     }
 
     /// Takes the steps of a procedure that moves the lock.
@@ -97,6 +106,7 @@ impl Tail {
                 _ => {}
             }
             has_copied |= copied.is_some();
+            self.mind_the_file(source);
             let index = match (step, copied) {
                 (Step::Begin, _) => before,
                 (_, Some(copied)) => copied,
