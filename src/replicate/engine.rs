@@ -100,7 +100,8 @@ pub struct Seen {
     pub wal_bytes: u64,
     /// The lock is where the next writer restarts the WAL.
     pub parked: bool,
-    /// The lock stands on read mark 0, whatever was committed since.
+    /// The lock stands on read mark 0 (or on the last frame, as it does beside a checkpointer that had
+    /// not yet left that mark), whatever was committed since.
     pub on_mark_zero: bool,
     /// Another process holds the checkpoint and the write lock.
     pub waited_for: bool,

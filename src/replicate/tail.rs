@@ -198,7 +198,8 @@ impl Tail {
         self.ratchet.is_parked() && index.backfilled == index.header.max_frame
     }
 
-    /// Whether the lock stands on read mark 0, whatever was committed since.
+    /// Whether the lock stands on read mark 0 (or on the last frame, as it does beside a checkpointer that
+    /// had not yet left that mark), whatever was committed since.
     #[must_use]
     pub fn is_on_mark_zero(&self) -> bool {
         self.ratchet.is_parked()

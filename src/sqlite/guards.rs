@@ -98,8 +98,8 @@ impl Source {
         Ok(())
     }
 
-    /// Keeps other processes from checkpointing until our next checkpoint ends, or the reservation does.
-    /// False when one of them is at it.
+    /// Keeps other processes from checkpointing until our next checkpoint ends, or the reservation does,
+    /// or [`recover_index`](Self::recover_index) has rebuilt the wal-index. False when one of them is at it.
     ///
     /// # Errors
     /// What the system says.
@@ -275,9 +275,7 @@ impl Source {
         &mut self,
         meanwhile: impl FnMut(&mut Self) -> Result<bool, E>,
     ) -> Result<(), E> {
-        let database = self.page_file();
-        // No lock stands on the WAL: one descriptor more may be closed.
-        let wal = self.wal().try_clone().map_err(|source| self.io("sync", source))?;
+        let (database, wal) = (self.page_file(), self.shared_wal());
         let sync = move || database.file.sync_data().and_then(|()| wal.sync_data());
         let synced = self.beside(sync, meanwhile)?;
         Ok(synced.map_err(|source| self.io("sync", source))?)
@@ -304,12 +302,12 @@ impl Source {
             if !locks::try_share(&self.shm, byte).map_err(|e| self.io("pin", e))? {
                 continue;
             }
+            self.pinned = Some(mark);
             // The mark may have moved before the lock was ours; now it cannot.
             if self.index()?.is_some_and(|index| usable(&index)) {
-                self.pinned = Some(mark);
                 return Ok(true);
             }
-            locks::release(&self.shm, byte).map_err(|error| self.io("unpin", error))?;
+            self.unpin()?;
         }
         Ok(false)
     }
@@ -319,9 +317,12 @@ impl Source {
     /// # Errors
     /// What the system says.
     pub fn unpin(&mut self) -> Result<(), SourceError> {
-        let Some(mark) = self.pinned.take() else { return Ok(()) };
-        let released = locks::release(&self.shm, LockByte::read_mark(mark));
-        released.map_err(|error| self.io("unpin", error))
+        if let Some(mark) = self.pinned {
+            let released = locks::release(&self.shm, LockByte::read_mark(mark));
+            released.map_err(|error| self.io("unpin", error))?;
+            self.pinned = None;
+        }
+        Ok(())
     }
 
     /// Whether another process holds both the checkpoint and the write lock: a checkpointer that
@@ -366,12 +367,14 @@ impl Source {
         for _ in 0..ACQUIRE_RETRIES {
             let before = self.index()?;
             begin(connection, &self.path)?;
-            let held =
-                before.zip(self.index()?).and_then(|(before, after)| classify(&before, &after));
-            match held {
-                Some(held) => return Ok(held),
-                None => self.end(connection)?,
+            let held = self.index().map(|after| {
+                before.zip(after).and_then(|(before, after)| classify(&before, &after))
+            });
+            if let Ok(Some(held)) = held {
+                return Ok(held);
             }
+            self.end(connection)?;
+            held?;
         }
         Err(SourceError::Locked { path: self.path.clone() })
     }
@@ -397,8 +400,9 @@ fn passed(result: Result<(), SourceError>) -> Result<bool, SourceError> {
 
 /// Decides what a transaction begun between two looks at the wal-index holds.
 ///
-/// Unchanged and fully backfilled: SQLite gave it read mark 0, and the file alone is the state. A
-/// backlog that stood all the while, in one and the same WAL: it sits on a mark of its own, somewhere
+/// Unchanged and fully backfilled: SQLite gave it read mark 0, or, where the checkpointer that had just
+/// done that still held this, a mark at the end; the file alone is the state, and stays it. A backlog
+/// that stood all the while, in one and the same WAL: it sits on a mark of its own, somewhere
 /// between the two ends, and nothing after the second end can reach the file. Anything else could be
 /// either.
 fn classify(before: &WalIndex, after: &WalIndex) -> Option<Held> {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use genesis_wal::header::WalHeader;
@@ -39,7 +40,7 @@ pub struct Source {
     /// Opened to be locked; nothing is ever written to it.
     pub(super) shm: File,
     database: PageFile,
-    wal: File,
+    wal: Arc<File>,
     pub(super) path: PathBuf,
     page_size: PageSize,
     /// Given up last.
@@ -80,7 +81,7 @@ impl Source {
         // that is not taken costs nothing but cache.)
         fadvise(&database, 0, None, Advice::Random).ok();
         let path = path.to_owned();
-        let database = PageFile::new(database, path.clone());
+        let (database, wal) = (PageFile::new(database, path.clone()), Arc::new(wal));
         let source = Self {
             reader,
             spare: None,
@@ -179,6 +180,11 @@ impl Source {
         &self.wal
     }
 
+    /// The same, for other threads.
+    pub(super) fn shared_wal(&self) -> Arc<File> {
+        Arc::clone(&self.wal)
+    }
+
     /// The wal-index as it stands; `None` while it cannot be read, which passes.
     ///
     /// # Errors
@@ -249,7 +255,8 @@ impl Source {
     /// Lets SQLite rebuild a wal-index that a killed writer left unreadable. No read transaction that
     /// is held is touched: in the middle of a leap both readers hold one, and a third connection does it.
     ///
-    /// Our write lock is given back: recovery takes it, and ends it for the whole process.
+    /// Our write lock is given back: recovery takes it, and ends it for the whole process. So it does with
+    /// the reservation of the checkpoint.
     ///
     /// # Errors
     /// When another connection cannot be opened or read.
