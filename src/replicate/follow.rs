@@ -2,6 +2,7 @@
 //! committed, and hands sealed segments to the shipper. What is to be done when is the engine's to say.
 
 mod unanswered;
+mod unreadable;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use genesis_wal::frame::frame_offset;
 use genesis_wal::id::{Epoch, Txid};
-use genesis_wal::scan::ScanEnd;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -23,7 +23,6 @@ use super::holds::HoldBook;
 use super::kept::KeptPacks;
 use super::likeness::{Likeness, Thoroughness};
 use super::record::{RecordError, Recorder};
-use super::scan::Overlay;
 use super::ship::{Outbox, ShippingEnded};
 use super::snapshots::{Setup, Snapshots};
 use super::spool::Spool;
@@ -257,8 +256,7 @@ impl Follower {
         }
     }
 
-    /// As [`Self::establish`], once. A WAL that is not what the wal-index says is backfilled first, as
-    /// SQLite itself goes by that: then the file alone is the state.
+    /// As [`Self::establish`], once.
     fn try_to_establish(
         &self,
         source: &mut Source,
@@ -266,16 +264,7 @@ impl Follower {
         beginning: &mut Beginning,
         holds: &mut HoldBook,
     ) -> Result<Established, EstablishError> {
-        if let Err(end) = is_readable(source, held)? {
-            tracing::error!(
-                reason = %end,
-                "the application's SQLite left a WAL that no recovery could read; backfilling it"
-            );
-            *held = source.backfill_all(|is_held| {
-                let now = clock::monotonic();
-                if is_held { holds.begin(now) } else { holds.end(now) }
-            })?;
-        }
+        self.make_readable(source, held, holds)?;
         let folder = self.folder.clone();
         let new_generation =
             self.new_generation || followed::was_followed(&self.folder, &self.path);
@@ -452,11 +441,6 @@ impl Trouble {
             tracing::info!(seconds, "it passed: recording goes on");
         }
     }
-}
-
-/// Whether the WAL that is held can be read to its end.
-fn is_readable(source: &Source, held: &Held) -> Result<Result<(), ScanEnd>, SourceError> {
-    Ok(Overlay::of_held(source, held)?.map(|_overlay| ()))
 }
 
 /// Gives the locks back at once that keep others from writing and from checkpointing.

@@ -15,7 +15,6 @@ use super::SourceError;
 use super::connection::{begin, sqlite};
 use super::locks::{self, LockByte};
 use super::source::{Held, Source};
-use crate::clock;
 
 /// How often a read transaction is begun again until it is clear where its mark stands.
 const ACQUIRE_RETRIES: u32 = 10_000;
@@ -26,10 +25,6 @@ const TRIES: u32 = 100;
 
 /// The rest of who has nothing to do beside a checkpoint that is being made.
 const BESIDE_PAUSE: Duration = Duration::from_millis(1);
-
-/// How often everything is tried to be backfilled, and the pause between.
-const BACKFILL_RETRIES: u32 = 500;
-const BACKFILL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Which locks are held, as SQLite and the system see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,37 +186,6 @@ impl Source {
             tracing::debug!(%error, "no thread to wait for the disk");
             Ok(work())
         })
-    }
-
-    /// Backfills the whole WAL, under the write lock, and holds the file alone. `on_lock` learns when
-    /// that lock is taken, and when it is given back.
-    ///
-    /// # Errors
-    /// When SQLite fails, or others stand in the way for too long.
-    pub fn backfill_all(&mut self, mut on_lock: impl FnMut(bool)) -> Result<Held, SourceError> {
-        for _ in 0..BACKFILL_RETRIES {
-            if self.lock_writes()? {
-                on_lock(true);
-            }
-            let held = self.backfill_once();
-            self.unlock_writes()?;
-            on_lock(false);
-            let held = held?;
-            if !held.overlay {
-                return Ok(held);
-            }
-            clock::rest(BACKFILL_PAUSE);
-        }
-        Err(SourceError::Locked { path: self.path.clone() })
-    }
-
-    fn backfill_once(&mut self) -> Result<Held, SourceError> {
-        self.leap()?;
-        self.end_older()?;
-        self.checkpoint()?;
-        let held = self.leap()?;
-        self.end_older()?;
-        Ok(held)
     }
 
     /// Takes the write lock, without waiting for long. False when somebody else has it, or has left the

@@ -121,8 +121,9 @@ impl Wait<'_> {
             tracing::error!(%error, "cannot checkpoint: the WAL grows until that passes");
             let_others_go_on(source);
             self.holds.end(clock::monotonic());
-            false
+            None
         });
+        let parked = parked.is_some();
         let index = published(source)?;
         let (max_frame, backlog) = (index.header.max_frame, index.backlog());
         self.engine.moved(clock::monotonic(), parked, max_frame, backlog);
@@ -130,14 +131,15 @@ impl Wait<'_> {
     }
 }
 
-/// Takes the steps of a procedure that moves the lock, without copying anything; whether it is parked.
-/// The lock may stand on any of its guards after an error.
-fn move_lock(
+/// Takes the steps of a procedure that moves the lock, without copying anything; what it holds where it is
+/// parked. The lock may stand on any of its guards after an error.
+pub(super) fn move_lock(
     source: &mut Source,
     procedure: Procedure,
     holds: &mut HoldBook,
-) -> Result<bool, SourceError> {
+) -> Result<Option<Held>, SourceError> {
     let mut ratchet = Ratchet::new();
+    let mut at_copy = None;
     let mut step = ratchet.start(procedure, clock::monotonic());
     while step != Step::Finished {
         let before = published(source)?;
@@ -148,9 +150,13 @@ fn move_lock(
             _ => {}
         }
         let index = if step == Step::Begin { before } else { published(source)? };
+        if step == Step::Copy {
+            at_copy = Some(index);
+        }
         let (now, waited_for) = (clock::monotonic(), source.is_waited_for()?);
         // Nothing was copied that a lock would have to keep.
         step = ratchet.next(&Outcome { now, done, index, waited_for }).unwrap_or(Step::Finished);
     }
-    Ok(ratchet.is_parked())
+    let parked = at_copy.filter(|_| ratchet.is_parked());
+    Ok(parked.map(|index| Held { index, overlay: false }))
 }
