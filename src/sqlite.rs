@@ -14,14 +14,12 @@ mod pages;
 mod sole;
 mod source;
 mod state;
+mod truncate;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 use thiserror::Error;
-
-use crate::clock;
 
 pub use check::{Check, check};
 pub use file_system::may_be_shared;
@@ -30,13 +28,11 @@ pub use guards::Guards;
 pub use pages::{Missing, PageFile};
 pub use source::{Held, Source};
 pub use state::StateReader;
+pub use truncate::truncate_wal;
 
 /// The oldest SQLite that may checkpoint for us, as its version number: older ones can lose commits
 /// when a WAL is reset while they checkpoint.
 pub const MINIMUM_SQLITE: i32 = 3_054_001;
-
-/// The pause before a checkpoint that met another is tried again.
-const CHECKPOINT_PAUSE: Duration = Duration::from_millis(2);
 
 const _: () = assert!(
     rusqlite::ffi::SQLITE_VERSION_NUMBER >= MINIMUM_SQLITE,
@@ -47,33 +43,6 @@ const _: () = assert!(
 #[must_use]
 pub fn version() -> &'static str {
     rusqlite::version()
-}
-
-/// Empties the WAL of a database, which need not be followed: as SQLite's own `wal_checkpoint(TRUNCATE)`
-/// does, but for as long as `patience` lasts also past other checkpoints. Whether it was emptied.
-///
-/// # Errors
-/// When there is no such database in WAL mode, or SQLite fails.
-pub fn truncate_wal(path: &Path, patience: Duration) -> Result<bool, SourceError> {
-    connection::check_file(path, false)?;
-    let connection = connection::connect(path)?;
-    connection::check_journal_mode(&connection, path, false)?;
-    let failed = |error| connection::sqlite("checkpoint", path, error);
-    let deadline = clock::monotonic() + patience;
-    loop {
-        let left = deadline.saturating_sub(clock::monotonic());
-        connection.busy_timeout(left).map_err(failed)?;
-        let busy =
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i32>(0));
-        if busy.map_err(failed)? == 0 {
-            return Ok(true);
-        }
-        if left.is_zero() {
-            return Ok(false);
-        }
-        // Another checkpoint is running: SQLite never waits for that.
-        clock::rest(CHECKPOINT_PAUSE.min(left));
-    }
 }
 
 /// Whether the SQLite in use is at least the one that was asked for when this was built.
