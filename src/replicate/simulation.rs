@@ -338,6 +338,7 @@ fn ratchet_survives_every_interleaving() {
         assert!(tally.forces > count / 40 && tally.emptied * 2 > tally.forces, "forced in vain");
         assert!(tally.recoveries > count / 10 && tally.ghosts > count / 10);
         assert!(tally.stranded * 2 < tally.drains, "not parked where it could be");
+        assert!(tally.read_beside > count / 2, "nothing was read beside");
         assert!(tally.starved < count / 200 && tally.beside < count / 50, "not served in time");
         assert!(tally.doubts < tally.recoveries + tally.deaths, "too many doubts");
     }

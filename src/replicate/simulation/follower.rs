@@ -1,6 +1,7 @@
 //! Ours: what `follow.rs`, `tail.rs`, `establish.rs` and `source.rs` do, step by step, around the real
 //! engine, ratchet, cursor and scanner. Each has a module here of its name.
 
+mod beside;
 mod establish;
 mod follow;
 mod source;

@@ -31,6 +31,8 @@ tally! {
     gave_way,
     /// Moves that ended with everything backfilled and the lock not parked.
     stranded,
+    /// Reads beside a checkpoint or a sync of ours.
+    read_beside,
     /// Answers to a checkpointer that waits.
     answers,
     /// Pins.

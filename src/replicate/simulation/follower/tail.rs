@@ -44,6 +44,13 @@ impl Life {
                     copied = Some(self.catch_up().await?);
                     true
                 }
+                Step::Checkpoint(_) if !self.is_write_locked => self.checkpoint_beside().await?,
+                Step::Sync => {
+                    let takes = self.sim.world().random.one_of(&[1, 1, 1, 1, 1, 1, 1, 1, 1, 120]);
+                    let (sim, takes) = (self.sim.clone(), Duration::from_millis(takes));
+                    self.beside(async move { sim.rest(takes).await }).await?;
+                    true
+                }
                 step => self.take(step).await,
             };
             locked |= done && matches!(step, Step::Write(_));
@@ -112,8 +119,7 @@ impl Life {
             Step::Pin => return self.pin().await,
             Step::Unpin => self.unpin().await,
             Step::Look(pause) => self.sim.rest(pause).await,
-            Step::Sync => self.sim.rest(Duration::from_millis(1)).await,
-            Step::Copy | Step::Finished => panic!("{step:?} is not for here"),
+            Step::Sync | Step::Copy | Step::Finished => panic!("{step:?} is not for here"),
         }
         true
     }
