@@ -52,6 +52,7 @@ mod routes;
 mod savepoints;
 mod secrets;
 mod shutdown;
+mod slow_disk;
 mod snapshots;
 mod spool;
 mod stores;
