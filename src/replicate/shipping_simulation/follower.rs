@@ -38,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The shortest pause of a runtime's clock.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// The longest pause before something wakes it.
+const WOKEN: Duration = Duration::from_millis(100);
+
 /// Silence after which nothing is under way.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -67,10 +70,11 @@ impl Hand {
             match tail.engine.next(&seen) {
                 Action::Read => tail.read()?,
                 Action::Seal => tail.seal_or_keep().await?,
-                // Where nothing is under way, a commit is found later than it could be.
-                Action::Wait(time) if tail.is_idle() => sleep(time * 10).await,
+                // Where nothing is under way, a commit is found later than it could be; else something
+                // wakes it before its poll.
+                Action::Wait(_) if tail.is_idle() => sleep(WOKEN * 10).await,
                 Action::Wait(time) | Action::Sleep(time) | Action::Tick(time) => {
-                    sleep(time.max(SHORTEST)).await;
+                    sleep(time.clamp(SHORTEST, WOKEN)).await;
                 }
                 Action::Finish => return Ok(tail.finish()),
                 other => panic!("{other:?}"),
