@@ -19,6 +19,9 @@ use crate::statistics::number;
 const ALONE: u32 = 30;
 const TOGETHER: u32 = 20_000;
 
+/// The rest before that, in which a first snapshot is stored.
+const REST: Duration = Duration::from_secs(5);
+
 /// Rows to change: about 115 pages, which are changed 170 times each.
 const ROWS: i64 = 2000;
 
@@ -51,6 +54,7 @@ fn run(place: Place<'_>, side: &Side, change: Change) -> Result<Vec<Figure>> {
     let wal = wal_bytes(&stage.database.with_extension("alone"), change)?;
     let mut application = Application::begin(&stage.database)?;
     shipped(&stage)?;
+    clock::rest(REST);
     let begun = stage.stored_bytes()?;
     application.commit(change, ALONE, Some(Duration::from_secs(1)))?;
     shipped(&stage)?;
