@@ -33,11 +33,12 @@ use self::place::Place;
 use crate::replica::{Holdings, Replica, ReplicaError};
 use crate::store::Store;
 use crate::store::retry::{Persistence, Retrying};
-use crate::{sqlite, telemetry};
+use crate::{heap, sqlite, telemetry};
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    heap::give_back();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(mut error) => {

@@ -8,6 +8,7 @@ pub mod clock;
 mod config;
 pub mod durable;
 pub mod exec;
+mod heap;
 pub mod object;
 pub mod replica;
 pub mod replicate;

@@ -1,0 +1,22 @@
+//! The heap gives back what a snapshot, an audit or a merge has needed.
+
+/// Bytes of an allocation that is a mapping of its own.
+#[cfg(target_env = "gnu")]
+const MAPPED: std::ffi::c_int = 1 << 20;
+
+/// Gives large buffers back to the system when they are freed. The GNU C library does so at first only:
+/// it takes each large buffer that is freed for one that comes again, from then on cuts such ones out of
+/// the heap of whichever thread asks, and each of these heaps grows to what its thread needed at most.
+///
+/// See `mallopt(3)`, `M_MMAP_THRESHOLD`.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the C library has no other way to be told")]
+pub fn give_back() {
+    // SAFETY: it takes two numbers, and sets one in the allocator under its own lock. That it refuses changes
+    // nothing.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED) };
+}
+
+/// Gives large buffers back to the system when they are freed, as other allocators do unasked.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}
