@@ -1,7 +1,7 @@
 //! How far a WAL has been read, and what the next look at the wal-index means. Pure decisions.
 
 use genesis_wal::checksum::Checksum;
-use genesis_wal::header::WalHeader;
+use genesis_wal::header::{Salts, WalHeader};
 use genesis_wal::index::IndexHeader;
 use genesis_wal::page::{PageNumber, PageSize};
 use genesis_wal::position::{WalIdentity, WalPosition};
@@ -237,8 +237,13 @@ impl Cursor {
     }
 
     /// Takes the count of an index that [`next`](Self::next) called up to date: it counts anew after
-    /// it was rebuilt in place.
+    /// it was rebuilt in place. One that was rebuilt beside an empty WAL has no salts, and a connection
+    /// that has made a checkpoint gives the next WAL none either: if the last one had none, only this look
+    /// tells the two apart.
     pub fn confirm(&mut self, index: &IndexHeader) {
+        if index.max_frame == 0 && index.salts == Salts::default() {
+            *self = Self::at(self.page_size, index, None, self.pages);
+        }
         self.change = index.change;
     }
 }
@@ -251,7 +256,6 @@ fn is_behind_unsummed(frame: u32, checksum: Checksum) -> bool {
 #[cfg(test)]
 mod tests {
     use genesis_wal::checksum::ByteOrder;
-    use genesis_wal::header::Salts;
 
     use super::*;
 
@@ -334,6 +338,20 @@ mod tests {
         cursor.confirm(&rebuilt);
         let identity = WalIdentity::from(&header(2, 1));
         assert_eq!(cursor.advance(identity, &index(2, 1, 1), 1, false), Ok(Continued::Counted));
+    }
+
+    #[test]
+    fn a_wal_without_salts_is_another_after_an_empty_one() {
+        let without = header(0, 0);
+        let size = PageSize::new(4096).unwrap();
+        let mut cursor = Cursor::at(size, &index(0, 2, 0), Some(without), 3);
+        let emptied = index(0, 0, 0);
+        assert!(matches!(cursor.next(&emptied, None), Next::UpToDate));
+        cursor.confirm(&emptied);
+        let next = cursor.next(&index(0, 1, 1), Some(without));
+        assert_eq!(scan_from(&next), Some(1));
+        let identity = WalIdentity::from(&without);
+        assert_eq!(cursor.advance(identity, &index(0, 1, 1), 1, false), Ok(Continued::Counted));
     }
 
     #[test]
