@@ -40,11 +40,23 @@ pub struct Stage<'a> {
 impl<'a> Stage<'a> {
     /// A new database that is followed, and was committed to once.
     pub fn set(writer: &'a Writer, side: &Side, folder: &Path, log: &'static str) -> Result<Self> {
+        Self::set_with(writer, side, folder, log, |_| Ok(()))
+    }
+
+    /// The same around a database that holds something before anybody replicates it.
+    pub fn set_with(
+        writer: &'a Writer,
+        side: &Side,
+        folder: &Path,
+        log: &'static str,
+        load: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let folder = TempDir::new_in(folder).context("no folder")?;
         let database = folder.path().join("app.db");
         let replica = folder.path().join("replica");
         let log = Log { path: folder.path().join("log"), level: log };
         writer.make(&database)?;
+        load(&database)?;
         std::fs::create_dir(&replica)?;
         let replicator = side.start(&database, &replica, &log)?;
         let numbering = match side {

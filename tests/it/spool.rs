@@ -1,6 +1,6 @@
 //! The spool: what waits in it while the replica is away, and its limit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use genesis_wal::id::Epoch;
@@ -123,22 +123,46 @@ fn a_segment_that_fills_the_disk_is_sealed() {
     sandbox.assert_complete_after(application);
 }
 
+/// A followed database whose replica has gone away with a segment in the spool, on a disk of little room.
+struct Waiting {
+    sandbox: Sandbox,
+    state: PathBuf,
+    application: Application,
+    replicator: Process,
+    _mounted: Mounted,
+}
+
+impl Waiting {
+    /// `None` where nothing can be mounted.
+    fn new() -> Option<Self> {
+        let sandbox = Sandbox::with_database();
+        let state = sandbox.path("state");
+        let mounted = Mounted::tmpfs("3m", &state)?;
+        let mut application = sandbox.application(Sqlite::Bundled);
+        let mut command = sandbox.replicate_command(&shipping_at_once(&state));
+        let mut replicator = sandbox.start(&mut command);
+        replicator.wait_until_followed();
+        sandbox.wait_for_txid(1);
+        rename(&sandbox.replica, &away(&sandbox));
+        application.run("INSERT INTO t VALUES(hex(randomblob(100000)));");
+        let waits = || files_below(&state).into_iter().any(|name| name.contains("/wal/"));
+        wait_until("a segment in the spool", || waits().then_some(()));
+        Some(Self { sandbox, state, application, replicator, _mounted: mounted })
+    }
+}
+
+fn shipping_at_once(state: &Path) -> [&str; 4] {
+    ["--state-dir", state.to_str().unwrap(), "--sync-interval", "5ms"]
+}
+
 /// What fails on the local disk after the replica is claimed is tried again with that claim.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "no file of a running database")]
 fn a_full_disk_at_the_start_costs_one_epoch() {
-    let sandbox = Sandbox::with_database();
-    let state = sandbox.path("state");
-    let Some(_mounted) = Mounted::tmpfs("3m", &state) else { return };
-    let mut application = sandbox.application(Sqlite::Bundled);
-    let more = ["--state-dir", state.to_str().unwrap(), "--sync-interval", "5ms"];
-    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
-    replicator.wait_until_followed();
-    sandbox.wait_for_txid(1);
-    rename(&sandbox.replica, &away(&sandbox));
-    application.run("INSERT INTO t VALUES(hex(randomblob(100000)));");
-    let waits = || files_below(&state).into_iter().any(|name| name.contains("/wal/"));
-    wait_until("a segment in the spool", || waits().then_some(()));
+    let Some(Waiting { sandbox, state, _mounted, mut application, replicator }) = Waiting::new()
+    else {
+        return;
+    };
     replicator.kill();
     rename(&away(&sandbox), &sandbox.replica);
     let is_claim = |name: &&String| name.contains(".base");
@@ -147,7 +171,7 @@ fn a_full_disk_at_the_start_costs_one_epoch() {
 
     let filler = state.join("filler");
     std::fs::write(&filler, vec![1; 4_000_000]).unwrap_err();
-    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
+    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&shipping_at_once(&state)));
     wait_until("two tries", || {
         let log = replicator.log();
         (log.matches("the local state cannot be used").count() == 2).then_some(())
@@ -166,18 +190,11 @@ fn a_full_disk_at_the_start_costs_one_epoch() {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "no file of a running database")]
 fn a_full_disk_does_not_hold_up_the_end_of_a_writer_that_was_passed() {
-    let sandbox = Sandbox::with_database();
-    let state = sandbox.path("state");
-    let Some(_mounted) = Mounted::tmpfs("3m", &state) else { return };
-    let mut application = sandbox.application(Sqlite::Bundled);
-    let more = ["--state-dir", state.to_str().unwrap(), "--sync-interval", "5ms"];
-    let mut replicator = sandbox.start(&mut sandbox.replicate_command(&more));
-    replicator.wait_until_followed();
-    sandbox.wait_for_txid(1);
-    rename(&sandbox.replica, &away(&sandbox));
-    application.run("INSERT INTO t VALUES('waits');");
-    let waits = || files_below(&state).into_iter().any(|name| name.contains("/wal/"));
-    wait_until("a segment in the spool", || waits().then_some(()));
+    let Some(Waiting { sandbox, state, _mounted, mut application, mut replicator }) =
+        Waiting::new()
+    else {
+        return;
+    };
     std::fs::write(state.join("filler"), vec![1; 4_000_000]).unwrap_err();
     application.run("INSERT INTO t VALUES('has no room');");
     replicator.wait_for_log("cannot write the spool");

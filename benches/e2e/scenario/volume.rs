@@ -49,11 +49,11 @@ enum Change {
 }
 
 fn run(place: Place<'_>, side: &Side, change: Change) -> Result<Vec<Figure>> {
-    let stage = Stage::set(place.writer, side, place.folder, "info")?;
+    let load = |database: &Path| Application::begin(database)?.load();
+    let stage = Stage::set_with(place.writer, side, place.folder, "info", load)?;
     let pid = stage.replicator.as_ref().context("nothing is replicated")?.pid();
     let wal = wal_bytes(&stage.database.with_extension("alone"), change)?;
     let mut application = Application::begin(&stage.database)?;
-    shipped(&stage)?;
     clock::rest(REST);
     let begun = stage.stored_bytes()?;
     application.commit(change, ALONE, Some(Duration::from_secs(1)))?;
@@ -82,6 +82,7 @@ fn shipped(stage: &Stage<'_>) -> Result<()> {
 /// What the same commits write to a WAL that nobody checkpoints.
 fn wal_bytes(database: &Path, change: Change) -> Result<u64> {
     let mut application = Application::begin(database)?;
+    application.load()?;
     application.connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     application.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     application.commit(change, TOGETHER, None)?;
@@ -95,24 +96,27 @@ struct Application {
 }
 
 impl Application {
-    /// Opens the database, and makes the rows: tables that are grown already.
     fn begin(database: &Path) -> Result<Self> {
         let connection = Connection::open(database)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        connection.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-             CREATE TABLE counted(id INTEGER PRIMARY KEY, n INTEGER, text TEXT);
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+        Ok(Self { connection, random: 0x9E37_79B9_7F4A_7C15 })
+    }
+
+    /// Makes the rows: the tables of an application that has been there for long.
+    fn load(&mut self) -> Result<()> {
+        let texts: Vec<String> = (0..ROWS).map(|_| self.text(200)).collect();
+        let rows = self.connection.transaction()?;
+        rows.execute_batch(
+            "CREATE TABLE counted(id INTEGER PRIMARY KEY, n INTEGER, text TEXT);
              CREATE TABLE appended(id INTEGER PRIMARY KEY, v);",
         )?;
-        let mut application = Self { connection, random: 0x9E37_79B9_7F4A_7C15 };
-        let texts: Vec<String> = (0..ROWS).map(|_| application.text(200)).collect();
-        let rows = application.connection.transaction()?;
         for text in texts {
             rows.execute("INSERT INTO counted(n, text) VALUES(1000000, ?1)", [&text])?;
             rows.execute("INSERT INTO appended(v) VALUES(?1)", [&text])?;
         }
         rows.commit()?;
-        Ok(application)
+        Ok(())
     }
 
     fn commit(&mut self, change: Change, times: u32, pause: Option<Duration>) -> Result<()> {

@@ -131,3 +131,19 @@ fn what_is_read_again_and_is_something_else_is_not_recorded() {
         assert!(vanished, "{lasting}: {recorded:?}");
     }
 }
+
+#[test]
+fn what_is_cut_off_and_comes_back_in_a_doubt_does_not_differ() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ours = recorder(folder.path());
+    let last = PageNumber::new(PAGES).unwrap();
+    let image = (last, PageHash::of(last, &[7; 4096]));
+    ours.table.set(image.0, image.1);
+    ours.doubt(PAGES).unwrap();
+    ours.advance(&[], PAGES - 1).unwrap();
+    ours.advance(&[image], PAGES).unwrap();
+    let differing = |ours: &Recorder| ours.gap.as_ref().unwrap().differing().count();
+    assert_eq!(differing(&ours), 0);
+    ours.advance(&[(last, PageHash::of(last, &[8; 4096]))], PAGES).unwrap();
+    assert_eq!(differing(&ours), 1);
+}
