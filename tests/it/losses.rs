@@ -142,6 +142,7 @@ fn the_only_snapshot_of_the_newest_line() {
 fn with_void_segments() -> (Sandbox, PathBuf, Vec<(SegmentName, Vec<u8>)>) {
     let (sandbox, replicator) = replicated(3);
     replicator.stop();
+    sandbox.application(Sqlite::Shell).run("PRAGMA wal_checkpoint(TRUNCATE);");
     let stale = Sandbox::new();
     for (from, to) in [
         (&sandbox.replica, &stale.replica),
