@@ -17,12 +17,12 @@ use crate::statistics::number;
 /// First commits that are shipped each alone, then commits as fast as they go: Litestream packs what it
 /// ships at once together, and so what it takes for a commit depends on how many come in a second.
 const ALONE: u32 = 30;
-const TOGETHER: u32 = 20_000;
+const TOGETHER: u32 = 100_000;
 
 /// The rest before that, in which a first snapshot is stored.
 const REST: Duration = Duration::from_secs(5);
 
-/// Rows to change: about 115 pages, which are changed 170 times each.
+/// Rows to change: about 115 pages, which are changed 870 times each.
 const ROWS: i64 = 2000;
 
 pub fn counter(place: Place<'_>, side: &Side) -> Result<Vec<Figure>> {
