@@ -4,7 +4,7 @@
 //!
 //! A step is one line in a table. strace kills the program when it is about to make the first call of a
 //! kind in any of its threads, then the second, and so on; each kill must be at a step of the table, and
-//! each step must have been killed at, but for one. `GENESIS_CRASHES` sets how often.
+//! each step must have been killed at, but for few. `GENESIS_CRASHES` sets how often.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -39,8 +39,12 @@ const STEPS: &[Step] = &[
     ("make a checkpoint durable", DATABASE_SYNCS, &["/app.db>"]),
 ];
 
-/// A step that need not be hit: its calls are few, and most often another thread's come before them.
-const SELDOM: Step = ("keep in mind that a pack is stored", "renameat2", &["-genesis/packs"]);
+/// Steps that need not be hit: their calls are few, and most often another thread's come before them.
+const SELDOM: &[Step] = &[
+    ("keep in mind that a pack is stored", "renameat2", &["-genesis/packs"]),
+    ("make the WAL durable, among all syncs", "fsync", &["/app.db-wal>"]),
+    ("make a checkpoint durable, among all syncs", "fsync", &["/app.db>"]),
+];
 
 /// The syncs of the database's files alone: other threads sync more often.
 const DATABASE_SYNCS: &str = "fsync,fdatasync";
@@ -178,9 +182,9 @@ fn kill_at_every(call: &str) {
                 };
                 unhurt = 0;
                 let names = |words: &[&str]| words.iter().all(|word| killed.contains(word));
-                let known = steps().chain((call == SELDOM.1).then_some(&SELDOM));
-                let step =
-                    known.into_iter().find(|(_, _, words)| names(words)).map(|(name, ..)| *name);
+                let seldom = SELDOM.iter().filter(|(_, by, _)| *by == call);
+                let known = steps().chain(seldom).find(|(_, _, words)| names(words));
+                let step = known.map(|(name, ..)| *name);
                 let step = step.unwrap_or_else(|| panic!("no step of the table: {killed:?}"));
                 missing.remove(step);
                 scene.check(durable, step);
