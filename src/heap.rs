@@ -20,3 +20,32 @@ pub fn give_back() {
 /// Gives large buffers back to the system when they are freed, as other allocators do unasked.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
+
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
+mod tests {
+    use std::hint::black_box;
+
+    use super::*;
+
+    /// Whether anything is mapped at an address of this process.
+    fn is_mapped(address: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().any(|line| {
+            let (from, rest) = line.split_once('-').unwrap();
+            let to = rest.split(' ').next().unwrap();
+            let place = |hex| usize::from_str_radix(hex, 16).unwrap();
+            (place(from)..place(to)).contains(&address)
+        })
+    }
+
+    #[test]
+    fn large_buffers_are_given_back_also_after_larger_ones() {
+        give_back();
+        drop(black_box(vec![1_u8; 8 << 20]));
+        let buffers: [Vec<u8>; 4] = std::array::from_fn(|_| black_box(vec![1; 2 << 20]));
+        let places = buffers.map(|buffer| buffer.as_ptr().addr());
+        // Another thread may have mapped something into some of the holes.
+        assert!(places.iter().any(|place| !is_mapped(*place)), "all of them are kept");
+    }
+}

@@ -65,8 +65,7 @@ impl World {
 
     /// After everything is released: whatever segment is lost, with others behind it or told of by a writer,
     /// and whatever base, an older state is not taken for the latest, unless a kill would have left the same:
-    /// then what is left out is told. Later snapshots, which would make up for
-    /// it, are lost, too.
+    /// then what is left out is told. Later snapshots, which would make up for it, are lost, too.
     pub fn check_losses(&mut self) {
         let store = self.sea().objects().clone();
         let inventory = self.restores.block_on(async {
@@ -98,7 +97,9 @@ impl World {
         // The last ones are those that a writer has under way at once.
         for name in names.iter().rev().take(8) {
             match without(self, &name.to_string()) {
-                Ok((done, _)) if done.missing.is_some() && !is_noticed(name) => {}
+                Ok((done, _)) if done.missing.is_some() && !is_noticed(name) => {
+                    assert_eq!(done.restored.txid.next(), Some(name.first), "without {name}");
+                }
                 Ok((done, _)) => assert_eq!(done.restored.txid, latest, "without {name}"),
                 Err(RestoreError::Plan(PlanError::Gap { .. })) => self.tally.losses += 1,
                 Err(error) => panic!("without {name}: {}", crate::describe(&error)),
@@ -118,9 +119,11 @@ impl World {
         let [base] = &bases[..] else { return };
         match without(self, base) {
             Ok((done, _)) => assert_eq!(done.restored.txid, latest, "without {base}"),
+            // As damage, too: without it a merged segment has records that continue nothing.
             Err(
                 RestoreError::Replica(ReplicaError::Object(_))
-                | RestoreError::Plan(PlanError::Gap { .. }),
+                | RestoreError::Plan(PlanError::Gap { .. })
+                | RestoreError::Useless { .. },
             ) => self.tally.losses += 1,
             Err(error) => panic!("without {base}: {}", crate::describe(&error)),
         }
