@@ -4,56 +4,70 @@
 //!
 //! A step is one line in a table. strace kills the program when it is about to make the first call of a
 //! kind in any of its threads, then the second, and so on; each kill must be at a step of the table, and
-//! each step must have been killed at, but for few. `GENESIS_CRASHES` sets how often.
+//! each step must have been killed at, but for few. Where other calls of the kind come first too often,
+//! those on the step's files alone are counted. `GENESIS_CRASHES` sets how often.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::support::{
     Application, BrokenCalls, Process, Sandbox, Sqlite, can_attach, contents_of, failing_at,
-    setting, wait_until,
+    files_below, setting, wait_until,
 };
 
-/// What is about to be done, by which call, and what the call names.
-type Step = (&'static str, &'static str, &'static [&'static str]);
+/// What is about to be done, by which call, on what, and words that the call names.
+type Step = (&'static str, &'static str, On, &'static [&'static str]);
+
+/// The calls that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// All.
+    Anything,
+    /// All; yet another thread's call most often comes before this step, which need not be hit.
+    Seldom,
+    /// Those on the database's files.
+    Database,
+    /// Those on the audit's place.
+    Audit,
+    /// Those on shipped segments that were kept at the start.
+    Kept,
+    /// Those on the folders that the first segment makes in the spool.
+    Folders,
+}
+
+use On::{Anything, Audit, Database, Folders, Kept, Seldom};
 
 const STEPS: &[Step] = &[
-    ("claim an epoch", "renameat2", &["/replica/epochs/"]),
-    ("place a sealed segment in the spool", "renameat2", &["-genesis/spool/", ".seg\""]),
-    ("make a folder in the spool", "mkdir", &["-genesis/spool/"]),
-    ("place a segment in the replica", "renameat2", &["/replica/", ".seg\""]),
-    ("place a pack", "renameat2", &["/replica/", ".pack\""]),
-    ("make a folder for what packs are stored", "mkdir", &["-genesis/packs"]),
-    ("place a manifest", "renameat2", &[".manifest\""]),
-    ("make an object durable", "fsync", &["/replica/", "/.tmp-"]),
-    ("make an object's name durable", "fsync", &["/replica/"]),
-    ("make local state durable", "fsync", &["-genesis"]),
-    ("replace the page table", "rename", &["-genesis/table\""]),
-    ("let a file go that has no name", "unlink", &["-genesis/.tmp-"]),
-    ("forget a shipped segment", "unlink", &["-genesis/spool/"]),
-    ("write the spool", "pwrite64", &["-genesis/spool/.tmp-"]),
-    ("write a page of a checkpoint", "pwrite64", &["/app.db>"]),
-    ("keep in mind how far the audit is", "pwrite64", &["-genesis/audit>"]),
-    ("hand over a block of the last pass", "pwrite64", &["-genesis/.tmp-"]),
-    ("make the WAL durable", DATABASE_SYNCS, &["/app.db-wal>"]),
-    ("make a checkpoint durable", DATABASE_SYNCS, &["/app.db>"]),
+    ("claim an epoch", "renameat2", Anything, &["/replica/epochs/"]),
+    ("place a sealed segment in the spool", "renameat2", Anything, &["-genesis/spool/", ".seg\""]),
+    ("make a folder in the spool", "mkdir", Folders, &["-genesis/spool/"]),
+    ("place a segment in the replica", "renameat2", Anything, &["/replica/", ".seg\""]),
+    ("place a pack", "renameat2", Anything, &["/replica/", ".pack\""]),
+    ("keep in mind that a pack is stored", "renameat2", Seldom, &["-genesis/packs"]),
+    ("make a folder for what packs are stored", "mkdir", Anything, &["-genesis/packs"]),
+    ("place a manifest", "renameat2", Anything, &[".manifest\""]),
+    ("make an object durable", "fsync", Anything, &["/replica/", "/.tmp-"]),
+    ("make an object's name durable", "fsync", Anything, &["/replica/"]),
+    ("make local state durable", "fsync", Anything, &["-genesis"]),
+    ("replace the page table", "rename", Anything, &["-genesis/table\""]),
+    ("let a file go that has no name", "unlink", Anything, &["-genesis/.tmp-"]),
+    ("forget a shipped segment", "unlink", Kept, &["-genesis/spool/"]),
+    ("write the spool", "pwrite64", Anything, &["-genesis/spool/.tmp-"]),
+    ("write a page of a checkpoint", "pwrite64", Database, &["/app.db>"]),
+    ("hand over a block of the last pass", "pwrite64", Anything, &["-genesis/.tmp-"]),
+    ("keep in mind how far the audit is", "pwrite64", Audit, &["-genesis/audit>"]),
+    ("make the WAL durable", "fsync,fdatasync", Database, &["/app.db-wal>"]),
+    ("make a checkpoint durable", "fsync,fdatasync", Database, &["/app.db>"]),
 ];
-
-/// Steps that need not be hit: their calls are few, and most often another thread's come before them.
-const SELDOM: &[Step] = &[
-    ("keep in mind that a pack is stored", "renameat2", &["-genesis/packs"]),
-    ("make the WAL durable, among all syncs", "fsync", &["/app.db-wal>"]),
-    ("make a checkpoint durable, among all syncs", "fsync", &["/app.db>"]),
-];
-
-/// The syncs of the database's files alone: other threads sync more often.
-const DATABASE_SYNCS: &str = "fsync,fdatasync";
 
 /// Rows that each run commits.
 const ROWS: usize = 3;
 
 /// After so many runs in a row that nothing killed, there is no such call.
 const UNHURT: u32 = 2;
+
+/// Calls after so many are like those before: a merge forgets 32 segments, one after another.
+const MOST: u32 = 12;
 
 /// A followed database whose rows are counted up.
 struct Scene {
@@ -85,29 +99,34 @@ impl Scene {
 
     /// Runs everything once, killed at the `number`-th call of a kind, counted from the start or from
     /// when it goes on: the call, if there was one.
-    fn run(&mut self, call: &str, number: u32, is_started: bool) -> Option<String> {
+    fn run(&mut self, call: &str, on: On, number: u32, is_started: bool) -> Option<String> {
         let trace = self.sandbox.path("logs/crash");
         let more = ["--snapshot-interval", "1ms", "--audit-interval", "1s", "--log-level", "debug"];
         let mut command = self.sandbox.replicate_command(&more);
         let how = format!("signal=KILL:when={number}");
-        if !is_started && call != DATABASE_SYNCS {
-            command = failing_at(&command, call, &how, &trace);
+        let files = self.files(on);
+        if !is_started {
+            command = failing_at(&command, call, &how, &files, &trace);
         }
-        let files = ["app.db", "app.db-wal"].map(|name| self.sandbox.db.with_file_name(name));
-        let files = if call == DATABASE_SYNCS { &files[..] } else { &[] };
         let mut replicator = self.sandbox.start(&mut command);
         let _killer = is_started.then(|| {
             replicator.wait_for_log("continuing what the replica holds");
-            BrokenCalls::begin(replicator.id(), call, &how, files, &trace)
+            BrokenCalls::begin(replicator.id(), call, &how, &files, &trace)
         });
         let waits = ["followed", "a snapshot is stored", "shipped", "parked=true"];
-        for (n, words) in (0..).zip(waits) {
+        // What is shipped is forgotten when it is merged.
+        let merged = (on == Kept).then_some("merged");
+        for (n, words) in (0..).zip(waits.into_iter().chain(merged)) {
             if n > 0 && n <= ROWS {
                 self.commit();
             }
             wait_until(words, || {
                 let is_over = replicator.ended().is_some() || is_dead(&replicator);
-                (is_over || replicator.log().contains(words)).then_some(())
+                let is_there = is_over || replicator.log().contains(words);
+                if !is_there && Some(words) == merged {
+                    self.commit();
+                }
+                is_there.then_some(())
             });
         }
         if !is_dead(&replicator) {
@@ -116,6 +135,23 @@ impl Scene {
         let ended = replicator.wait();
         assert!([0, 137].contains(&ended.code), "{call} {number}: {ended:?}");
         (ended.code == 137).then(|| killed_call(call, replicator.id(), &trace))
+    }
+
+    /// The files whose calls are counted; none where all are.
+    fn files(&self, on: On) -> Vec<PathBuf> {
+        let beside = |name: &str| self.sandbox.db.with_file_name(name);
+        let kept = self.sandbox.state().join("spool/shipped");
+        match on {
+            Anything | Seldom => Vec::new(),
+            Database => vec![beside("app.db"), beside("app.db-wal")],
+            Audit => vec![self.sandbox.state().join("audit")],
+            Folders => {
+                let below =
+                    |folder: &str| format!("spool/{}{folder}", self.sandbox.generations()[0]);
+                ["", "/wal", "/wal/00"].map(|f| self.sandbox.state().join(below(f))).into()
+            }
+            Kept => files_below(&kept).into_iter().map(|name| kept.join(name)).collect(),
+        }
     }
 
     /// What is restored is the state after one transaction, and none before `durable`.
@@ -163,27 +199,30 @@ fn killed_call(call: &str, pid: u32, trace: &Path) -> String {
 }
 
 /// Kills at every call of a kind, again and again until each of its steps was hit.
-fn kill_at_every(call: &str) {
+fn kill_at_every(call: &str, on: On) {
     if !can_attach() {
         return;
     }
-    let steps = || STEPS.iter().filter(|(_, by, _)| *by == call);
+    let is_same = |by: &str| by.split(',').any(|by| call.split(',').any(|call| call == by));
+    let steps = || STEPS.iter().filter(|(_, by, ..)| is_same(by));
     let mut scene = Scene::new();
-    let mut missing: BTreeSet<&str> = steps().map(|(name, ..)| *name).collect();
+    if on == Kept {
+        scene.go_on("a first segment");
+    }
+    let mut missing: BTreeSet<&str> =
+        steps().filter(|(_, _, counted, _)| *counted == on).map(|(name, ..)| *name).collect();
     for round in 0.. {
         for is_started in [false, true] {
             let (mut number, mut unhurt) = (0, 0);
-            while unhurt < UNHURT {
+            while unhurt < UNHURT && number < MOST {
                 number += 1;
                 let durable = scene.check(0, call);
-                let Some(killed) = scene.run(call, number, is_started) else {
+                let Some(killed) = scene.run(call, on, number, is_started) else {
                     unhurt += 1;
                     continue;
                 };
                 unhurt = 0;
-                let names = |words: &[&str]| words.iter().all(|word| killed.contains(word));
-                let seldom = SELDOM.iter().filter(|(_, by, _)| *by == call);
-                let known = steps().chain(seldom).find(|(_, _, words)| names(words));
+                let known = steps().find(|(.., words)| words.iter().all(|w| killed.contains(w)));
                 let step = known.map(|(name, ..)| *name);
                 let step = step.unwrap_or_else(|| panic!("no step of the table: {killed:?}"));
                 missing.remove(step);
@@ -201,23 +240,27 @@ fn kill_at_every(call: &str) {
 
 #[test]
 fn at_every_rename() {
-    kill_at_every("renameat2");
-    kill_at_every("rename");
+    kill_at_every("renameat2", Anything);
+    kill_at_every("rename", Anything);
 }
 
 #[test]
 fn at_every_sync() {
-    kill_at_every("fsync");
-    kill_at_every(DATABASE_SYNCS);
+    kill_at_every("fsync", Anything);
+    kill_at_every("fsync,fdatasync", Database);
 }
 
 #[test]
 fn at_every_write_in_place() {
-    kill_at_every("pwrite64");
+    kill_at_every("pwrite64", Anything);
+    kill_at_every("pwrite64", Audit);
+    kill_at_every("pwrite64", Database);
 }
 
 #[test]
 fn at_every_removal_and_folder() {
-    kill_at_every("unlink");
-    kill_at_every("mkdir");
+    kill_at_every("unlink", Anything);
+    kill_at_every("unlink", Kept);
+    kill_at_every("mkdir", Anything);
+    kill_at_every("mkdir", Folders);
 }

@@ -224,7 +224,7 @@ fn of_the_start() {
             let what = format!("{calls} number {number} of a start: {error}");
             let trace = sandbox.path("logs/fault");
             let how = format!("error={error}:when={number}");
-            let mut replicator = sandbox.start(&mut failing_at(&command, calls, &how, &trace));
+            let mut replicator = sandbox.start(&mut failing_at(&command, calls, &how, &[], &trace));
             let is_started = wait_until(&what, || {
                 if let Some(ended) = replicator.ended() {
                     assert!([2, 3, 4, 127].contains(&ended.code), "{what}: {ended:?}");
@@ -344,7 +344,7 @@ while True:
     let command = sandbox.replicate_command(&BUSY);
     let trace = sandbox.path("logs/fault");
     let mut replicator =
-        sandbox.start(&mut failing_at(&command, "preadv2", "delay_enter=1500", &trace));
+        sandbox.start(&mut failing_at(&command, "preadv2", "delay_enter=1500", &[], &trace));
     replicator.wait_for_log("commits come in faster than a snapshot can follow");
     replicator.wait_for_log("a snapshot is stored");
     load.kill();

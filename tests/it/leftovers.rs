@@ -15,7 +15,7 @@ fn temporaries(folder: &Path) -> Vec<String> {
 /// Kills a command when it is about to give a file its name.
 fn killed_before_renaming(sandbox: &Sandbox, command: &Command, call: &str) {
     let trace = sandbox.path("logs/killed");
-    let mut command = failing_at(command, call, "signal=KILL:when=1", &trace);
+    let mut command = failing_at(command, call, "signal=KILL:when=1", &[], &trace);
     sandbox.start(&mut command).wait().expect_code(137);
 }
 

@@ -243,7 +243,7 @@ fn a_disk_without_room_for_the_page_table_holds_nothing_up() {
     let mut application = sandbox.application(Sqlite::Python);
     let command = sandbox.replicate_command(&[]);
     let trace = sandbox.path("trace");
-    let mut command = failing_at(&command, "fallocate", "error=ENOSPC", &trace);
+    let mut command = failing_at(&command, "fallocate", "error=ENOSPC", &[], &trace);
     let mut replicator = sandbox.start(&mut command);
     replicator.wait_until_followed();
     replicator.wait_for_log("it is kept in memory");

@@ -1,6 +1,6 @@
 //! System calls seen, and made deadly, by strace.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::wait_until;
@@ -60,19 +60,26 @@ pub fn killed_at(command: &Command, call: &str, n: u32) -> Command {
     before(strace, command)
 }
 
-/// The same command whose `calls` go wrong as `how` says, such as `error=EIO:when=3`. They are written
-/// to a file. The process keeps its id.
-pub fn failing_at(command: &Command, calls: &str, how: &str, file: &Path) -> Command {
+/// The same command whose `calls` go wrong as `how` says, such as `error=EIO:when=3`: those on `paths`,
+/// or all where there are none. They are written to a file. The process keeps its id.
+pub fn failing_at(
+    command: &Command,
+    calls: &str,
+    how: &str,
+    paths: &[PathBuf],
+    file: &Path,
+) -> Command {
     let mut strace = failing(calls, how);
     strace.args(["-qq", "-y", "-o"]).arg(file);
+    for path in paths {
+        strace.arg("-P").arg(path);
+    }
     before(strace, command)
 }
 
 /// The same command whose `calls` on one file go wrong. The process keeps its id.
 pub fn failing_on(command: &Command, calls: &str, how: &str, on: &Path) -> Command {
-    let mut strace = failing(calls, how);
-    strace.args(["-o", "/dev/null", "-P"]).arg(on);
-    before(strace, command)
+    failing_at(command, calls, how, &[on.to_owned()], Path::new("/dev/null"))
 }
 
 fn failing(calls: &str, how: &str) -> Command {
