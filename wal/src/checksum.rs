@@ -35,13 +35,23 @@ impl Checksum {
     /// side by side, which are then put one after another.
     fn sum(self, pairs: &[[u8; 8]], word: impl Fn([u8; 4]) -> u32 + Copy) -> Self {
         let quarter = pairs.len() / 4;
-        let Some(after_quarter) =
-            Steps::power_of_two(quarter).filter(|_| pairs.len().is_multiple_of(4))
+        let Some(after_quarter) = Steps::of(quarter).filter(|_| pairs.len().is_multiple_of(4))
         else {
             return pairs.iter().fold(self, |sum, pair| sum.next(*pair, word));
         };
-        let (first, second) = pairs.split_at(2 * quarter);
-        let ((a, b), (c, d)) = (first.split_at(quarter), second.split_at(quarter));
+        Self::quarters(pairs, word).into_iter().fold(self, |before, sum| {
+            let Self(s0, s1) = after_quarter.after(before);
+            Self(s0.wrapping_add(sum.0), s1.wrapping_add(sum.1))
+        })
+    }
+
+    /// The sum of each quarter. A function of its own, as its eight sums need the registers.
+    #[inline(never)]
+    fn quarters(pairs: &[[u8; 8]], word: impl Fn([u8; 4]) -> u32 + Copy) -> [Self; 4] {
+        let quarter = pairs.len() / 4;
+        let (a, rest) = pairs.split_at(quarter);
+        let (b, rest) = rest.split_at(quarter);
+        let (c, d) = rest.split_at(quarter);
         let mut sums = [Self::default(); 4];
         for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
             let [of_a, of_b, of_c, of_d] = sums;
@@ -52,16 +62,13 @@ impl Checksum {
                 of_d.next(*d, word),
             ];
         }
-        sums.into_iter().fold(self, |before, sum| {
-            let Self(s0, s1) = after_quarter.of(before);
-            Self(s0.wrapping_add(sum.0), s1.wrapping_add(sum.1))
-        })
+        sums
     }
 
     fn next(self, pair: [u8; 8], word: impl Fn([u8; 4]) -> u32) -> Self {
-        let ([first, second], []) = pair.as_chunks::<4>() else { return self };
-        let s0 = self.0.wrapping_add(word(*first)).wrapping_add(self.1);
-        Self(s0, self.1.wrapping_add(word(*second)).wrapping_add(s0))
+        let [a, b, c, d, e, f, g, h] = pair;
+        let s0 = self.0.wrapping_add(self.1).wrapping_add(word([a, b, c, d]));
+        Self(s0, self.1.wrapping_add(s0).wrapping_add(word([e, f, g, h])))
     }
 }
 
@@ -75,14 +82,24 @@ struct Steps {
 }
 
 impl Steps {
-    /// `None` where the number is no power of two.
-    fn power_of_two(pairs: usize) -> Option<Self> {
-        let one = Self { a: 1, b: 1, d: 2 };
-        let doublings = 0..pairs.trailing_zeros();
-        pairs.is_power_of_two().then(|| doublings.fold(one, |steps, _| steps.twice()))
+    /// Those of 1, 2, 4 pairs and so on, up to those of a quarter of the largest page.
+    const DOUBLED: [Self; 12] = {
+        let mut doubled = [Self { a: 1, b: 1, d: 2 }; 12];
+        let mut exponent = 1;
+        while exponent < doubled.len() {
+            doubled[exponent] = doubled[exponent - 1].twice();
+            exponent += 1;
+        }
+        doubled
+    };
+
+    /// `None` for a number that is no power of two, or a larger one.
+    fn of(pairs: usize) -> Option<Self> {
+        let exponent = pairs.checked_ilog2().filter(|_| pairs.is_power_of_two())?;
+        Self::DOUBLED.get(exponent as usize).copied()
     }
 
-    fn twice(self) -> Self {
+    const fn twice(self) -> Self {
         let Self { a, b, d } = self;
         let square = b.wrapping_mul(b);
         Self {
@@ -92,7 +109,7 @@ impl Steps {
         }
     }
 
-    fn of(self, Checksum(s0, s1): Checksum) -> Checksum {
+    fn after(self, Checksum(s0, s1): Checksum) -> Checksum {
         let Self { a, b, d } = self;
         let sum = |x: u32, y: u32| x.wrapping_mul(s0).wrapping_add(y.wrapping_mul(s1));
         Checksum(sum(a, b), sum(b, d))

@@ -6,7 +6,7 @@ use std::ops::Range;
 use genesis_wal::page::{PageHash, PageNumber, PageSize};
 
 /// Bytes of the images that are kept.
-const KEPT_BYTES: usize = 4 << 20;
+const KEPT_BYTES: usize = 8 << 20;
 
 /// An image for each remainder of the page's number: the last one that was recorded.
 #[derive(Debug)]

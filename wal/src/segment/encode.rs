@@ -95,6 +95,8 @@ pub struct SegmentEncoder {
     stamp: Stamp,
     last: Option<Current>,
     part: Option<OpenPart>,
+    /// The memory for the next part's payload.
+    spare: Vec<u8>,
     before: StateHash,
     stored: Option<Txid>,
     packer: Packer,
@@ -132,7 +134,8 @@ impl SegmentEncoder {
     #[must_use]
     pub fn new(page_size: PageSize, stamp: Stamp, before: StateHash) -> Self {
         let (last, part, stored) = (None, None, None);
-        Self { page_size, stamp, last, part, before, stored, packer: Packer::default() }
+        let (spare, packer) = (Vec::new(), Packer::default());
+        Self { page_size, stamp, last, part, spare, before, stored, packer }
     }
 
     /// Bytes that wait for the next [`cut`](Self::cut).
@@ -277,7 +280,10 @@ impl SegmentEncoder {
             before: part.before,
             after: part.after,
         };
-        Ok(part::encode(&header, &part.payload, out)?)
+        let encoded = part::encode(&header, &part.payload, out);
+        part.payload.clear();
+        self.spare = part.payload;
+        Ok(encoded?)
     }
 
     /// Ends the segment: cuts the last part.
@@ -298,7 +304,7 @@ impl SegmentEncoder {
             last: current.header.txid,
             after: current.header.state,
             position: current.position,
-            payload: Vec::new(),
+            payload: std::mem::take(&mut self.spare),
             count_at: 0,
             count: 0,
         });
