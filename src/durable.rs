@@ -5,6 +5,8 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -213,6 +215,27 @@ fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Has the system begin to write a range of a file to the disk, and does not wait for it. What it says of
+/// success is left to the next sync.
+///
+/// # Errors
+/// What the file system says; a file in memory has no disk.
+#[expect(unsafe_code, reason = "the system call has no safe form in the crates that are used")]
+pub fn begin_writeback(file: &File, range: Range<u64>) -> io::Result<()> {
+    let offset = |at| i64::try_from(at).map_err(io::Error::other);
+    let (from, len) = (offset(range.start)?, offset(range.end.saturating_sub(range.start))?);
+    // To a length of 0 belongs the rest of the file.
+    if len == 0 {
+        return Ok(());
+    }
+    // SAFETY: it takes numbers, of which one is a descriptor that is open as long as `file` is borrowed.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) }
+    {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A random number from the kernel.
 ///
 /// # Errors
@@ -230,6 +253,17 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn what_has_no_disk_cannot_be_sent_there() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        begin_writeback(&file, 0..1 << 20).unwrap();
+        begin_writeback(&file, 7..7).unwrap();
+        let (pipe, _writer) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+        assert!(begin_writeback(&pipe, 0..1).is_err());
+    }
 
     #[test]
     fn a_file_appears_whole_and_replaces_nothing() {

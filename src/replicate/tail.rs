@@ -3,10 +3,12 @@
 
 mod moves;
 mod unheld;
+mod writeback;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use genesis_wal::frame::frame_offset;
 use genesis_wal::id::Txid;
 use genesis_wal::index::{IndexHeader, WalIndex};
 use genesis_wal::position::{WalIdentity, WalPosition};
@@ -14,6 +16,7 @@ use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
 pub(super) use self::moves::take;
+use self::writeback::Writeback;
 use super::attempts::Attempts;
 use super::audit::Audit;
 use super::cursor::{Continued, Cursor, Doubt, Next};
@@ -95,6 +98,7 @@ pub struct Tail {
     /// How often the lock was moved, and checkpoints were made for it.
     moves: u64,
     watchman: Watchman,
+    writeback: Writeback,
     /// Since when index and file have been of two minds, and in how many looks.
     of_two_minds: Option<(Duration, u32)>,
 }
@@ -149,6 +153,7 @@ impl Tail {
             is_slow_told: false,
             moves: 0,
             watchman: Watchman::default(),
+            writeback: Writeback::default(),
             of_two_minds: None,
         }
     }
@@ -392,6 +397,12 @@ impl Tail {
             if is_early && !self.is_unsealed {
                 self.seal_or_keep()?;
             }
+        }
+        let end = frame_offset(source.page_size(), index.max_frame.saturating_add(1));
+        if !source.guards().write
+            && let Some(range) = self.writeback.due(identity, end)
+        {
+            source.begin_writeback(range);
         }
         // Not as the wal-index has it: the checksum that it holds after an unsummed frame is none to go by.
         if commits > 0 {

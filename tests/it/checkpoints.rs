@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::{
     Application, Process, Sandbox, Sqlite, can_trace, contents, contents_of, failing_on, rows,
-    wait_until,
+    traced, wait_until,
 };
 
 /// Between commits: some 1,500 come in a second.
@@ -40,6 +40,26 @@ fn a_wal_under_steady_load_stays_near_its_limit() {
     let words = ["held the application's writers", "count=", "p99_micros=", "max_micros="];
     replicator.stop().expect_words(&words);
     assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
+}
+
+#[test]
+fn a_wal_is_on_its_way_to_the_disk_while_it_grows() {
+    if !can_trace() {
+        return;
+    }
+    let sandbox = Sandbox::with_database();
+    let trace = sandbox.path("logs/writeback");
+    let command = traced(&sandbox.replicate_command(&[]), "sync_file_range", &trace);
+    let mut replicator = sandbox.start(&mut { command });
+    replicator.wait_until_followed();
+    let mut application = sandbox.application(Sqlite::Shell);
+    application.run("INSERT INTO t VALUES(randomblob(3500000));");
+    sandbox.wait_for_txid(2);
+    replicator.stop();
+    let calls = String::from_utf8_lossy(&std::fs::read(&trace).unwrap()).into_owned();
+    let call = calls.lines().find(|line| line.contains("sync_file_range(")).unwrap();
+    assert!(call.contains("/app.db-wal>, 0, 3"), "{call}");
+    assert!(call.ends_with("SYNC_FILE_RANGE_WRITE) = 0"), "{call}");
 }
 
 #[test]
