@@ -15,6 +15,7 @@ mod sole;
 mod source;
 mod state;
 mod truncate;
+mod writeback;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ pub use pages::{Missing, PageFile};
 pub use source::{Held, Source};
 pub use state::StateReader;
 pub use truncate::truncate_wal;
+pub use writeback::Writeback;
 
 /// The oldest SQLite that may checkpoint for us, as its version number: older ones can lose commits
 /// when a WAL is reset while they checkpoint.

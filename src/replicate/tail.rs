@@ -3,7 +3,6 @@
 
 mod moves;
 mod unheld;
-mod writeback;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +15,6 @@ use genesis_wal::scan::{ScanEnd, Scanner, Transaction};
 use genesis_wal::time::Micros;
 
 pub(super) use self::moves::take;
-use self::writeback::Writeback;
 use super::attempts::Attempts;
 use super::audit::Audit;
 use super::cursor::{Continued, Cursor, Doubt, Next};
@@ -35,7 +33,7 @@ use super::table::Keeper;
 use super::times::Times;
 use super::underhand::{Look, Watchman};
 use crate::clock;
-use crate::sqlite::{FrameBuffers, FrameReader, Held, Source, SourceError};
+use crate::sqlite::{FrameBuffers, FrameReader, Held, Source, SourceError, Writeback};
 
 /// The pause before index and file, of two minds, are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
@@ -398,11 +396,9 @@ impl Tail {
                 self.seal_or_keep()?;
             }
         }
-        let end = frame_offset(source.page_size(), index.max_frame.saturating_add(1));
-        if !source.guards().write
-            && let Some(range) = self.writeback.due(identity, end)
-        {
-            source.begin_writeback(range);
+        if !source.guards().write {
+            let end = frame_offset(source.page_size(), index.max_frame.saturating_add(1));
+            self.writeback.read_to(source, identity, end);
         }
         // Not as the wal-index has it: the checksum that it holds after an unsummed frame is none to go by.
         if commits > 0 {

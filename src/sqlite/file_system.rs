@@ -1,8 +1,9 @@
 //! Which file systems do not keep the promises that SQLite's WAL mode is built on.
 
+use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::statfs;
+use rustix::fs::{StatFs, fstatfs, statfs};
 use rustix::io::Errno;
 
 use super::SourceError;
@@ -27,11 +28,23 @@ pub fn may_be_shared(path: &Path) -> bool {
     magic_of(path).map_or(true, |magic| shared_file_system(magic).is_some())
 }
 
+/// Whether writers of a file go on beside parts of it that are on their way to the disk, but for the very
+/// page of memory: known of ext2, ext3 and ext4, which have one number. (Btrfs takes the end of a file that
+/// grows with it, and has who appends wait.)
+pub(super) fn lets_writers_write_on(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|found| magic_in(&found) == 0xef53)
+}
+
 /// The number that tells the kind of the file system at a place.
 fn magic_of(path: &Path) -> Result<u32, Errno> {
+    statfs(path).map(|found| magic_in(&found))
+}
+
+fn magic_in(found: &StatFs) -> u32 {
     // Some platforms have it signed, and not all of the same width.
     #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "32 bits are meant")]
-    statfs(path).map(|found| found.f_type as u32)
+    let magic = found.f_type as u32;
+    magic
 }
 
 /// The name of the file system with this magic number, if it is one that is shared or emulated.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +19,6 @@ use super::connection::{
 use super::frames::read_at_most;
 use super::sole::Sole;
 use super::{PageFile, SourceError};
-use crate::durable;
 
 /// How often the wal-index is read again while a writer is between its two copies.
 const INDEX_RETRIES: u32 = 1000;
@@ -185,14 +183,6 @@ impl Source {
     /// The same, for other threads.
     pub(super) fn shared_wal(&self) -> Arc<File> {
         Arc::clone(&self.wal)
-    }
-
-    /// Has the system begin to write a part of the WAL to the disk. The sync that follows finds out whether
-    /// it can: that it does not begin changes nothing.
-    pub fn begin_writeback(&self, range: Range<u64>) {
-        if let Err(error) = durable::begin_writeback(&self.wal, range) {
-            tracing::trace!(%error, "cannot write the WAL back early");
-        }
     }
 
     /// The wal-index as it stands; `None` while it cannot be read, which passes.

@@ -4,10 +4,10 @@
 //!
 //! A step is one line in a table. strace kills the program when it is about to make the first call of a
 //! kind in any of its threads, then the second, and so on; each kill must be at a step of the table, and
-//! each step must have been killed at, but for few. Where other calls of the kind come first too often,
-//! those on the step's files alone are counted. `GENESIS_CRASHES` sets how often.
+//! each step must have been killed at several times, but for few. Where other calls of the kind come first
+//! too often, those on the step's files alone are counted.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::{
@@ -62,6 +62,12 @@ const STEPS: &[Step] = &[
 
 /// Rows that each run commits.
 const ROWS: usize = 3;
+
+/// How often each step is hit, unless `GENESIS_CRASHES` says so.
+const TIMES: u64 = 5;
+
+/// Scenes for each time: what makes a step seldom is the load of the machine.
+const SCENES: u64 = 10;
 
 /// After so many runs in a row that nothing killed, there is no such call.
 const UNHURT: u32 = 2;
@@ -198,20 +204,24 @@ fn killed_call(call: &str, pid: u32, trace: &Path) -> String {
     calls.lines().rfind(unmade).unwrap_or_default().to_owned()
 }
 
-/// Kills at every call of a kind, again and again until each of its steps was hit.
+/// Kills at every call of a kind, in one scene after another until each of its steps was hit often enough.
 fn kill_at_every(call: &str, on: On) {
     if !can_attach() {
         return;
     }
+    let times = setting("GENESIS_CRASHES").unwrap_or(TIMES).max(1);
     let is_same = |by: &str| by.split(',').any(|by| call.split(',').any(|call| call == by));
     let steps = || STEPS.iter().filter(|(_, by, ..)| is_same(by));
-    let mut scene = Scene::new();
-    if on == Kept {
-        scene.go_on("a first segment");
-    }
-    let mut missing: BTreeSet<&str> =
-        steps().filter(|(_, _, counted, _)| *counted == on).map(|(name, ..)| *name).collect();
-    for round in 0.. {
+    let counted = steps().filter(|(_, _, counted, _)| *counted == on);
+    let mut missing: BTreeMap<&str, u64> = counted.map(|(name, ..)| (*name, times)).collect();
+    for _ in 0..SCENES * times {
+        if missing.is_empty() {
+            return;
+        }
+        let mut scene = Scene::new();
+        if on == Kept {
+            scene.go_on("a first segment");
+        }
         for is_started in [false, true] {
             let (mut number, mut unhurt) = (0, 0);
             while unhurt < UNHURT && number < MOST {
@@ -225,17 +235,16 @@ fn kill_at_every(call: &str, on: On) {
                 let known = steps().find(|(.., words)| words.iter().all(|w| killed.contains(w)));
                 let step = known.map(|(name, ..)| *name);
                 let step = step.unwrap_or_else(|| panic!("no step of the table: {killed:?}"));
-                missing.remove(step);
                 scene.check(durable, step);
                 scene.go_on(step);
+                if let Some(left) = missing.get_mut(step) {
+                    *left -= 1;
+                }
+                missing.retain(|_, left| *left > 0);
             }
         }
-        let rounds = setting("GENESIS_CRASHES").unwrap_or(1);
-        if round + 1 >= rounds && missing.is_empty() {
-            break;
-        }
-        assert!(round < rounds.max(10), "never killed at: {missing:?}");
     }
+    assert!(missing.is_empty(), "not killed so often more at: {missing:?}");
 }
 
 #[test]

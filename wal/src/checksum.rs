@@ -141,8 +141,9 @@ mod tests {
 
     #[test]
     fn quarters_side_by_side_are_the_sum_in_order() {
-        let bytes: Vec<u8> = (0..4096_u32).map(|n| ((n * n) >> 3).to_le_bytes()[0]).collect();
-        for len in [0, 8, 16, 24, 32, 40, 64, 96, 512, 520, 1024, 4096] {
+        let bytes: Vec<u8> = (0..65_536_u32).map(|n| (n.pow(2) >> 3).to_le_bytes()[0]).collect();
+        let pages = (9..=16).map(|log2| 1 << log2);
+        for len in [0, 8, 16, 24, 32, 40, 64, 96, 520].into_iter().chain(pages) {
             let bytes = &bytes[..len];
             for order in [ByteOrder::Little, ByteOrder::Big] {
                 let start = Checksum(0xFFFF_FFF0, 0x8000_0001);

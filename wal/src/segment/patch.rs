@@ -208,7 +208,7 @@ mod tests {
         moved.rotate_right(1);
         assert_eq!(block(&moved, &base), None);
         assert_eq!(block(&base[..4095], &base[..4095]), None);
-        assert_eq!(block(&base[..4088], &base), None);
+        assert_eq!(block(&base[..4032], &base), None);
         let mut scattered = base.clone();
         (0..=MOST_LITERALS).for_each(|n| scattered[n * 16] ^= 1);
         assert_eq!(block(&scattered, &base), None);
