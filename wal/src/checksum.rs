@@ -66,9 +66,9 @@ impl Checksum {
     }
 
     fn next(self, pair: [u8; 8], word: impl Fn([u8; 4]) -> u32) -> Self {
-        let [a, b, c, d, e, f, g, h] = pair;
-        let s0 = self.0.wrapping_add(self.1).wrapping_add(word([a, b, c, d]));
-        Self(s0, self.1.wrapping_add(s0).wrapping_add(word([e, f, g, h])))
+        let [w0, w1, w2, w3, x0, x1, x2, x3] = pair;
+        let s0 = self.0.wrapping_add(self.1).wrapping_add(word([w0, w1, w2, w3]));
+        Self(s0, self.1.wrapping_add(s0).wrapping_add(word([x0, x1, x2, x3])))
     }
 }
 
@@ -83,15 +83,28 @@ struct Steps {
 
 impl Steps {
     /// Those of 1, 2, 4 pairs and so on, up to those of a quarter of the largest page.
-    const DOUBLED: [Self; 12] = {
-        let mut doubled = [Self { a: 1, b: 1, d: 2 }; 12];
-        let mut exponent = 1;
-        while exponent < doubled.len() {
-            doubled[exponent] = doubled[exponent - 1].twice();
-            exponent += 1;
+    const DOUBLED: [Self; 12] = [
+        Self::doubled(0),
+        Self::doubled(1),
+        Self::doubled(2),
+        Self::doubled(3),
+        Self::doubled(4),
+        Self::doubled(5),
+        Self::doubled(6),
+        Self::doubled(7),
+        Self::doubled(8),
+        Self::doubled(9),
+        Self::doubled(10),
+        Self::doubled(11),
+    ];
+
+    /// Those of one pair, doubled so often.
+    const fn doubled(times: u32) -> Self {
+        match times {
+            0 => Self { a: 1, b: 1, d: 2 },
+            _ => Self::doubled(times - 1).twice(),
         }
-        doubled
-    };
+    }
 
     /// `None` for a number that is no power of two, or a larger one.
     fn of(pairs: usize) -> Option<Self> {
