@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use genesis_wal::page::{PageHash, PageNumber, PageSize};
 
-/// Bytes of the images that are kept.
+/// The most bytes of images that are kept, and the most images.
 const KEPT_BYTES: usize = 8 << 20;
+const KEPT_IMAGES: usize = 2048;
 
 /// An image for each remainder of the page's number: the last one that was recorded.
 #[derive(Debug)]
@@ -20,8 +21,9 @@ pub(super) struct Recent {
 
 impl Recent {
     pub(super) fn new(page_size: PageSize) -> Self {
-        let (page_size, count) = (page_size.bytes(), KEPT_BYTES / page_size.bytes());
-        Self { page_size, places: vec![None; count], images: vec![0; KEPT_BYTES] }
+        let page_size = page_size.bytes();
+        let count = (KEPT_BYTES / page_size).min(KEPT_IMAGES);
+        Self { page_size, places: vec![None; count], images: vec![0; count * page_size] }
     }
 
     /// Where the image of a page with this hash is.
