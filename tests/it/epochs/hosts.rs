@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::support::{Process, Sandbox, Sqlite, contents_of, same_bytes, wait_until};
+use crate::support::{Process, Sandbox, Sqlite, contents_of, files_below, same_bytes, wait_until};
 
 /// Another host, with a copy of the database as it is now, and the same replica.
 fn other_host(sandbox: &Sandbox) -> Sandbox {
@@ -26,8 +26,13 @@ fn insert(sandbox: &Sandbox, value: &str) {
 }
 
 fn take_over(host: &Sandbox) -> Process {
+    let epochs = host.replica.join("epochs");
+    let bases = || files_below(&epochs).iter().filter(|name| name.ends_with(".base")).count();
+    let before = bases();
     let mut process = host.start(&mut host.replicate_command(&["--takeover"]));
     process.wait_until_followed();
+    // What is followed is not claimed yet: until then whoever had the replica stores what it records.
+    wait_until("a claim", || (bases() > before).then_some(()));
     process
 }
 
