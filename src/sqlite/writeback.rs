@@ -15,7 +15,7 @@ use super::file_system::lets_writers_write_on;
 use crate::durable;
 
 /// Bytes that are sent to the disk at once, at least.
-const STEP: u64 = 1 << 20;
+const STEP: u64 = 2 << 20;
 
 /// Bytes at the end that stay. The next frame shares a page of memory with the last one, which nobody can
 /// write to while it is on its way, where the disk wants it to be stable.

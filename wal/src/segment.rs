@@ -65,11 +65,13 @@
 mod decode;
 mod encode;
 mod encoding;
+mod packer;
 mod patch;
 mod sequence;
 
 pub use decode::{Fragment, PageRecord, SegmentError, fragments};
-pub use encode::{EncodeError, PackedPage, Packer, SegmentEncoder, Stored};
+pub use encode::{EncodeError, PackedPage, SegmentEncoder, Stored};
+pub use packer::Packer;
 pub use sequence::{Reached, Sequence, SequenceError};
 
 use thiserror::Error;

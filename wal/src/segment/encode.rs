@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use super::encoding::{Encoding, HALF};
-use super::patch::patch;
+use super::encoding::Encoding;
+use super::packer::Packer;
 use super::{
     BadTransaction, FLAG_LATE, FRAGMENT_LEN, RECORD_LEN, TransactionHeader, TransactionKind,
 };
@@ -348,76 +348,6 @@ fn append_fragment(out: &mut Vec<u8>, header: &TransactionHeader, first_record: 
         out.extend_from_slice(&number.to_le_bytes());
     }
     out.extend_from_slice(&header.state.0.to_le_bytes());
-}
-
-/// Packs images; it keeps the memory for that.
-#[derive(Debug, Default)]
-pub struct Packer {
-    full: Vec<u8>,
-    delta: Vec<u8>,
-}
-
-impl Packer {
-    /// The image as it is stored.
-    fn pack<'a>(
-        &'a mut self,
-        page_size: PageSize,
-        image: &'a [u8],
-        base: Option<&[u8]>,
-    ) -> (Encoding, &'a [u8]) {
-        let Self { full, delta } = self;
-        let encoding = Encoding::of_deltas(page_size);
-        let delta = base.and_then(|base| pack_delta(encoding, image, base, delta));
-        let delta = delta.filter(|delta| encoding.fits(delta.len(), page_size));
-        if let Some(delta) = delta.filter(|delta| delta.len() <= page_size.bytes() / 8) {
-            return (encoding, delta);
-        }
-        full.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
-        let packed = lz4_flex::block::compress_into(image, full).ok();
-        let packed = packed.filter(|&len| Encoding::Lz4.fits(len, page_size));
-        let full = match packed.and_then(|len| full.get(..len)) {
-            Some(packed) => (Encoding::Lz4, packed),
-            None => (Encoding::Raw, image),
-        };
-        match delta {
-            Some(delta) if delta.len() <= full.1.len() / 4 * 3 => (encoding, delta),
-            _ => full,
-        }
-    }
-}
-
-/// Packs an image as a delta into `scratch`.
-fn pack_delta<'a>(
-    encoding: Encoding,
-    image: &[u8],
-    base: &[u8],
-    scratch: &'a mut Vec<u8>,
-) -> Option<&'a [u8]> {
-    scratch.clear();
-    if encoding == Encoding::Delta {
-        append_block(image, base, scratch)?;
-        return Some(scratch);
-    }
-    let (first, second) = image.split_at_checked(HALF)?;
-    let (base_first, base_second) = base.split_at_checked(HALF)?;
-    scratch.extend_from_slice(&[0; 2]);
-    append_block(first, base_first, scratch)?;
-    let len = u16::try_from(scratch.len() - 2).ok()?;
-    *scratch.first_chunk_mut()? = len.to_le_bytes();
-    append_block(second, base_second, scratch)?;
-    Some(scratch)
-}
-
-/// Appends an LZ4 block of `image` whose dictionary is `base`.
-fn append_block(image: &[u8], base: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let start = out.len();
-    if patch(image, base, out).is_none() {
-        out.resize(start + lz4_flex::block::get_maximum_output_size(image.len()), 0);
-        let room = out.get_mut(start..)?;
-        let len = lz4_flex::block::compress_into_with_dict(image, room, base).ok()?;
-        out.truncate(start + len);
-    }
-    Some(())
 }
 
 /// The record of a page.

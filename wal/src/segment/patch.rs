@@ -3,13 +3,13 @@
 //! A page that was changed in place is its base but for a few bytes. What both have in common stands at
 //! the same place in both: in the block's dictionary, and as far back as the dictionary is long. So a
 //! comparison finds the whole block. What moved within the page is not found: then there are many literals,
-//! and LZ4's own search is the better way.
+//! and LZ4's own search may be the better way.
 //!
 //! The blocks keep LZ4's rules for the end of a block: its last five bytes are literals, and the last
 //! match begins at least twelve bytes before the end.
 
-/// With more literals than these, a search may find most of them elsewhere.
-const MOST_LITERALS: usize = 64;
+/// A page of which more changed than one part in so many is left to a search.
+const LITERAL_PART: usize = 4;
 
 /// Bytes that are compared at once.
 const RUN: usize = 64;
@@ -21,10 +21,10 @@ const SHORTEST_MATCH: usize = 4;
 const LAST_LITERALS: usize = 5;
 const NO_MATCH_BEGINS: usize = 12;
 
-/// Appends an LZ4 block of `image` whose dictionary is `base`, of the same length, at most 32 KiB.
-/// `None` when too much changed, and for lengths that are no multiple of 64; `out` is as it may be
-/// then.
-pub(super) fn patch(image: &[u8], base: &[u8], out: &mut Vec<u8>) -> Option<()> {
+/// Appends an LZ4 block of `image` whose dictionary is `base`, of the same length, at most 32 KiB; the
+/// number of literals in it. `None` when more than a quarter changed, and for lengths that are no multiple of
+/// 64; `out` is as it may be then.
+pub(super) fn patch(image: &[u8], base: &[u8], out: &mut Vec<u8>) -> Option<usize> {
     let ((runs, []), (base_runs, [])) = (image.as_chunks(), base.as_chunks()) else {
         return None;
     };
@@ -75,12 +75,12 @@ impl Block<'_> {
     fn common(&mut self, from: usize, to: usize) -> Option<()> {
         let len = to.min(self.image.len().checked_sub(LAST_LITERALS)?).saturating_sub(from);
         if len < SHORTEST_MATCH || from + NO_MATCH_BEGINS > self.image.len() {
-            return (self.literals + to.checked_sub(self.packed)? <= 2 * MOST_LITERALS)
-                .then_some(());
+            let literals = self.literals + to.checked_sub(self.packed)?;
+            return (literals <= self.most_literals()).then_some(());
         }
         let (literals, matched) = (from.checked_sub(self.packed)?, len - SHORTEST_MATCH);
         self.literals += literals;
-        if self.literals > MOST_LITERALS {
+        if self.literals > self.most_literals() {
             return None;
         }
         self.out.push(nibble(literals) << 4 | nibble(matched));
@@ -91,11 +91,16 @@ impl Block<'_> {
         Some(())
     }
 
-    /// Ends the block: what is left of the image are literals.
-    fn end(mut self) -> Option<()> {
+    /// Ends the block: what is left of the image are literals. How many there are in all.
+    fn end(mut self) -> Option<usize> {
         let literals = self.image.len().checked_sub(self.packed)?;
         self.out.push(nibble(literals) << 4);
-        self.append_literals(self.image.len())
+        self.append_literals(self.image.len())?;
+        Some(self.literals + literals)
+    }
+
+    fn most_literals(&self) -> usize {
+        self.image.len() / LITERAL_PART
     }
 
     /// Appends how many literals there are up to `to`, beyond what the token tells, and them.
@@ -131,7 +136,7 @@ mod tests {
 
     fn block(image: &[u8], base: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        patch(image, base, &mut out).map(|()| out)
+        patch(image, base, &mut out).map(|_literals| out)
     }
 
     fn unpacked(block: &[u8], base: &[u8]) -> Vec<u8> {
@@ -209,11 +214,13 @@ mod tests {
         assert_eq!(block(&moved, &base), None);
         assert_eq!(block(&base[..4095], &base[..4095]), None);
         assert_eq!(block(&base[..4032], &base), None);
-        let mut scattered = base.clone();
-        (0..=MOST_LITERALS).for_each(|n| scattered[n * 16] ^= 1);
-        assert_eq!(block(&scattered, &base), None);
-        scattered[0] ^= 1;
-        assert!(block(&scattered, &base).is_some());
+        for apart in [1, 2] {
+            let mut changed = base.clone();
+            (0..=1024 / apart).for_each(|n| changed[n * apart] ^= 1);
+            assert_eq!(block(&changed, &base), None);
+            changed[1024] ^= 1;
+            assert_eq!(patch(&changed, &base, &mut Vec::new()), Some(1025 - apart + LAST_LITERALS));
+        }
     }
 
     proptest! {
