@@ -119,6 +119,14 @@ pub struct Grounds<'a> {
 }
 
 impl Grounds<'_> {
+    /// Whether the WAL goes on from the tip.
+    ///
+    /// # Errors
+    /// [`EstablishError`].
+    pub fn continues(&self, tip: &Tip) -> Result<bool, EstablishError> {
+        Ok(tip.page_size == self.source.page_size() && self.recorded_place(tip)?.is_some())
+    }
+
     /// Goes on from the tip: with what the WAL holds after it, or with a gap. Takes the table.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! The driver of one database: a thread that reads the source as the engine decides, records what was
 //! committed, and hands sealed segments to the shipper. What is to be done when is the engine's to say.
 
+mod meanwhile;
 mod unanswered;
 mod unreadable;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use genesis_wal::frame::frame_offset;
@@ -22,6 +23,7 @@ use super::followed;
 use super::holds::HoldBook;
 use super::kept::KeptPacks;
 use super::likeness::{Likeness, Thoroughness};
+use super::ownership::Allowed;
 use super::record::{RecordError, Recorder};
 use super::ship::{Outbox, ShippingEnded};
 use super::snapshots::{Setup, Snapshots};
@@ -105,8 +107,8 @@ pub struct Follower {
     pub spool: Spool,
     /// Says where recording begins, once the replica has been asked.
     pub words: Receiver<Word>,
-    /// Whether another database may begin another line of history.
-    pub new_generation: bool,
+    /// What the operator allows.
+    pub allowed: Allowed,
     /// Where what is made goes.
     pub outbox: Outbox,
     /// Says how far it has come.
@@ -122,8 +124,33 @@ pub struct Follower {
 pub enum Word {
     /// To compare what it holds with a recorded state.
     Compare(Box<PageTable>, Thoroughness, oneshot::Sender<Option<Likeness>>),
+    /// To record nothing more before the beginning: what was recorded meanwhile is sealed when this is
+    /// answered.
+    Settle(oneshot::Sender<()>),
     /// To begin.
     Begin(Box<Origin>),
+}
+
+/// Tells a follower words, and wakes it.
+#[derive(Debug, Clone)]
+pub struct Words {
+    sender: Sender<Word>,
+    waker: Waker,
+}
+
+impl Words {
+    /// To the follower that this waker wakes.
+    #[must_use]
+    pub fn new(waker: Waker) -> (Self, Receiver<Word>) {
+        let (sender, words) = channel();
+        (Self { sender, waker }, words)
+    }
+
+    /// Tells a word. A follower that has ended says why by itself.
+    pub fn tell(&self, word: Word) {
+        self.sender.send(word).ok();
+        self.waker.wake();
+    }
 }
 
 /// From where following begins.
@@ -140,6 +167,8 @@ enum Beginning {
 enum End {
     Stopped,
     Doubt(Doubt),
+    /// Something else is to be done.
+    Interrupted,
 }
 
 impl Follower {
@@ -165,15 +194,10 @@ impl Follower {
                 tracing::debug!(%error, "cannot write down which file is followed");
             }
             let mut tail = Tail::new(established, tools, holds);
-            let begun = if is_unheld {
-                tail.read_unheld(&mut source, &held.index)
-            } else {
-                tail.begin(&source, &held)
-            };
+            let begun = begin(&mut tail, is_unheld, &mut source, &held);
             let end = match begun {
-                Err(RecordError::Doubt(doubt)) => Ok(End::Doubt(doubt)),
-                Err(error) if !error.may_pass() => Err(error.into()),
-                _ => self.follow(&mut source, &mut tail, &mut watch),
+                Ok(None) => self.follow(&mut source, &mut tail, &mut watch, || false),
+                ended => ended.map(|end| end.unwrap_or(End::Stopped)),
             };
             // Nobody waits for what it takes to end.
             let_others_go_on(&mut source);
@@ -198,7 +222,6 @@ impl Follower {
             self.outbox.segment(name)?;
         }
         let (parent, branch) = (origin.parent, origin.branch);
-        let mut times = Times::begin(&self.folder, last_time, Arc::clone(&self.store));
         let setup = Setup {
             epoch,
             interval: self.snapshot_interval,
@@ -212,22 +235,28 @@ impl Follower {
             outbox: self.outbox.clone(),
             waker: self.waker.clone(),
         };
-        let tools = Tools {
-            sync_interval: self.sync_interval,
-            wal_limit: self.wal_limit,
-            outbox: self.outbox.clone(),
-            spool: self.spool.clone(),
-            folder: self.folder.clone(),
-            keeper: Keeper::new(self.folder.clone()),
-            snapshots: Snapshots::new(setup, times.now()),
-            times,
-            audit: Audit::new(self.audit_interval, &self.folder, self.waker.clone()),
-        };
+        let tools = self.tools(setup, self.audit_interval);
         let beginning = match tip.zip(table) {
             Some((tip, table)) => Beginning::Resume(Box::new(tip), Some(table), epoch),
             None => Beginning::Anew,
         };
         Ok((beginning, tools))
+    }
+
+    /// What a tail works with.
+    fn tools(&self, setup: Setup, audit_interval: Option<Duration>) -> Tools {
+        let mut times = Times::begin(&self.folder, setup.not_before, Arc::clone(&self.store));
+        Tools {
+            sync_interval: self.sync_interval,
+            wal_limit: self.wal_limit,
+            outbox: setup.outbox.clone(),
+            spool: self.spool.clone(),
+            folder: self.folder.clone(),
+            keeper: Keeper::new(self.folder.clone()),
+            snapshots: Snapshots::new(setup, times.now()),
+            times,
+            audit: Audit::new(audit_interval, &self.folder, self.waker.clone()),
+        }
     }
 
     /// Where recording begins. What keeps that from being found may pass.
@@ -265,16 +294,20 @@ impl Follower {
         holds: &mut HoldBook,
     ) -> Result<Established, EstablishError> {
         self.make_readable(source, held, holds)?;
-        let folder = self.folder.clone();
-        let new_generation =
-            self.new_generation || followed::was_followed(&self.folder, &self.path);
-        let (spool, wal_limit) = (&self.spool, self.wal_limit);
-        let grounds = Grounds { source, held, spool, folder, new_generation, wal_limit };
+        let grounds = self.grounds(source, held);
         match beginning {
             Beginning::Resume(tip, table, epoch) => grounds.resume(tip, table, *epoch),
             Beginning::Anew => grounds.begin(),
             Beginning::Doubt(recorder) => grounds.after_doubt(recorder),
         }
+    }
+
+    fn grounds<'a>(&'a self, source: &'a Source, held: &'a Held) -> Grounds<'a> {
+        let folder = self.folder.clone();
+        let is_known = followed::was_followed(&self.folder, &self.path);
+        let new_generation = self.allowed.new_generation || is_known;
+        let (spool, wal_limit) = (&self.spool, self.wal_limit);
+        Grounds { source, held, spool, folder, new_generation, wal_limit }
     }
 
     /// Opens the database as soon as there is one; `None` when told to stop before.
@@ -311,11 +344,15 @@ impl Follower {
         source: &mut Source,
         tail: &mut Tail,
         watch: &mut Watch<'_>,
+        mut is_interrupted: impl FnMut() -> bool,
     ) -> Result<End, FollowError> {
         let mut written = true;
         let mut next_place_check = Duration::ZERO;
         let mut trouble = Trouble::default();
         loop {
+            if is_interrupted() {
+                return Ok(End::Interrupted);
+            }
             if clock::monotonic() >= next_place_check {
                 next_place_check = clock::monotonic() + PLACE_POLL;
                 tail.holds.tell_hourly(clock::monotonic());
@@ -447,6 +484,22 @@ impl Trouble {
 fn let_others_go_on(source: &mut Source) {
     if let Err(error) = source.let_others_go_on() {
         tracing::warn!(%error, "cannot give locks back at once");
+    }
+}
+
+/// Takes in what was committed when the WAL came to be held; how following ended with that, if it has.
+fn begin(
+    tail: &mut Tail,
+    is_unheld: bool,
+    source: &mut Source,
+    held: &Held,
+) -> Result<Option<End>, FollowError> {
+    let begun =
+        if is_unheld { tail.read_unheld(source, &held.index) } else { tail.begin(source, held) };
+    match begun {
+        Err(RecordError::Doubt(doubt)) => Ok(Some(End::Doubt(doubt))),
+        Err(error) if !error.may_pass() => Err(error.into()),
+        _ => Ok(None),
     }
 }
 

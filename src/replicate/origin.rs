@@ -8,7 +8,6 @@ mod adopt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use genesis_snapshot::inventory::{Inventory, Line};
 use genesis_snapshot::manifest::Manifest;
@@ -18,7 +17,7 @@ use genesis_wal::time::{Micros, Millis};
 use self::adopt::{Adopted, adopt_spool};
 use super::capture::Known;
 use super::establish::Origin;
-use super::follow::Word;
+use super::follow::Words;
 use super::kept::KeptPacks;
 use super::merging::Teller;
 use super::ownership::{Allowed, Candidate};
@@ -46,7 +45,7 @@ pub struct Question {
     /// What the operator allows.
     pub allowed: Allowed,
     /// To the follower.
-    pub follower: Sender<Word>,
+    pub follower: Words,
     /// Who is told what is there to be merged.
     pub teller: Teller,
     /// The database.

@@ -1,13 +1,12 @@
 //! Whether a start may take the replica, and how it does.
 
 use std::path::Path;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use genesis_snapshot::inventory::Inventory;
 use tokio::sync::oneshot;
 
-use super::follow::Word;
+use super::follow::{Word, Words};
 use super::followed::was_followed;
 use super::likeness::{Likeness, Thoroughness};
 use super::origin::unless_damaged;
@@ -45,7 +44,7 @@ pub struct Candidate<'a> {
     /// The database.
     pub database: &'a Path,
     /// To the follower, which can read the database.
-    pub follower: &'a Sender<Word>,
+    pub follower: &'a Words,
     /// The state to which the database was restored.
     pub restored: Option<&'a RestoredState>,
 }
@@ -131,8 +130,7 @@ impl Candidate<'_> {
         let sources = Sources { replica, inventory, spool, unshipped: &[], folder: folder.into() };
         let Some(table) = at_tip(&sources, tip).await? else { return Ok(None) };
         let (reply, answer) = oneshot::channel();
-        // A follower that has ended says why.
-        self.follower.send(Word::Compare(Box::new(table), thoroughness, reply)).ok();
+        self.follower.tell(Word::Compare(Box::new(table), thoroughness, reply));
         Ok(answer.await.unwrap_or(None))
     }
 }

@@ -6,7 +6,6 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
-use super::follow::{FollowError, Follower, Stage, Word};
+use super::follow::{FollowError, Follower, Stage, Word, Words};
 use super::kept::KeptPacks;
 use super::merging::Merger;
 use super::origin;
@@ -129,7 +128,7 @@ impl Session {
         let (outbox, shipments) = Outbox::new();
         let (stage_sender, mut stage) = watch::channel(Stage::Starting);
         let (durable_sender, durable) = watch::channel(None);
-        let (word_sender, words) = std_mpsc::channel();
+        let (teller, words) = Words::new(waker.clone());
         let (fence_sender, fence) = oneshot::channel();
         let held = Arc::new(OnceLock::new());
         let database = path.clone();
@@ -145,7 +144,7 @@ impl Session {
             wal_limit: options.wal_limit,
             spool: spool.clone(),
             words,
-            new_generation: options.allowed.new_generation,
+            allowed: options.allowed,
             outbox,
             stage: stage_sender,
             alarm,
@@ -163,7 +162,7 @@ impl Session {
                 kept,
                 host,
                 allowed: options.allowed,
-                follower: word_sender,
+                follower: teller,
                 teller: merging.0.clone(),
                 database,
             },
@@ -261,6 +260,10 @@ impl Question {
         }
         let follower = self.about.follower.clone();
         let claimed = patiently(|| origin::claim(self.about.clone())).await?;
+        let (reply, settled) = oneshot::channel();
+        follower.tell(Word::Settle(reply));
+        // One that has ended says why.
+        settled.await.ok();
         let origin = patiently(|| claimed.origin()).await?;
         let fence = claimed.fence().clone();
         ship::check(&fence).await?;
@@ -268,7 +271,7 @@ impl Question {
         self.held.set(fence.clone()).ok();
         // Shipper and follower may have failed meanwhile; they say why.
         self.fence.send(fence).ok();
-        follower.send(Word::Begin(Box::new(origin))).ok();
+        follower.tell(Word::Begin(Box::new(origin)));
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod keeper;
+mod local;
 mod mapped;
 mod rebuild;
 
@@ -16,6 +17,7 @@ use thiserror::Error;
 pub use checkpoint::AsOf;
 use checkpoint::Checkpoint;
 pub use keeper::Keeper;
+pub use local::at_local_end;
 pub use rebuild::{Sources, at_tip};
 
 use mapped::MappedHashes;

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Application, Process, Sandbox, Sqlite, contents, contents_of, wait_until};
+use crate::support::{
+    Application, Process, Sandbox, Sqlite, contents, contents_of, files_below, rename, wait_until,
+    write,
+};
 
 /// A replica that does not answer: opening a pipe waits for a writer.
 struct Silence {
@@ -25,7 +28,7 @@ impl Silence {
     fn end(self) {
         let pipe = self.description.with_file_name("pipe");
         std::fs::rename(&self.description, &pipe).unwrap();
-        std::fs::rename(&self.kept, &self.description).unwrap();
+        std::fs::rename(&self.kept, &self.description).ok();
         drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
         std::fs::remove_file(pipe).unwrap();
     }
@@ -102,25 +105,142 @@ fn an_operator_empties_the_wal() {
     }
 }
 
-/// What it let pass is recorded in one, on the same line of history.
-#[test]
-fn what_was_committed_before_the_answer_is_in_the_replica_after_it() {
+/// A host whose replica holds all that it has committed, and does not answer; the last transaction.
+fn silenced(megabytes: u32) -> (Sandbox, Application, Silence, u64) {
     let sandbox = Sandbox::with_database();
     let mut application = sandbox.application(Sqlite::Bundled);
     let replicator = sandbox.replicate();
-    write_megabytes(&mut application, 20);
+    write_megabytes(&mut application, megabytes);
     replicator.stop();
+    let (last, silence) = (sandbox.last_txid().unwrap(), Silence::begin(&sandbox.replica));
+    (sandbox, application, silence, last)
+}
+
+fn state_of(application: &Application) -> String {
+    let Application::Inside(connection) = application else { panic!("no connection here") };
+    contents(connection)
+}
+
+/// Commits more than the WAL may hold, and empties it; the state after each transaction.
+fn commit_and_truncate(sandbox: &Sandbox, application: &mut Application) -> Vec<String> {
+    let mut states = Vec::new();
+    for _ in 0..5 {
+        write_megabytes(application, 1);
+        states.push(state_of(application));
+    }
+    truncate(sandbox);
+    application.run("INSERT INTO t VALUES ('after');");
+    states.push(state_of(application));
+    states
+}
+
+/// Each of the transactions after `last` is in the replica by itself, and none after them.
+fn assert_one_by_one(sandbox: &Sandbox, last: u64, states: &[String]) {
+    for (txid, expected) in (last + 1..).zip(states) {
+        let (restored, _) = sandbox.restore(&["--txid", &txid.to_string()]);
+        assert_eq!(&contents_of(&restored), expected, "transaction {txid}");
+    }
+    assert_eq!(sandbox.last_txid(), Some(last + states.len() as u64));
+    assert_eq!(sandbox.generations().len(), 1);
+}
+
+#[test]
+fn who_recorded_last_records_each_commit_before_the_answer() {
+    let (sandbox, mut application, silence, last) = silenced(3);
+    let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
+    let mut states = commit_and_truncate(&sandbox, &mut application);
+    replicator.wait_for_log("is recorded in the spool");
+    states.extend(commit_and_truncate(&sandbox, &mut application));
+    silence.end();
+    sandbox.wait_for_txid(last + states.len() as u64);
+    application.run("INSERT INTO t VALUES ('last');");
+    states.push(state_of(&application));
+    replicator.stop().expect_code(0);
+    assert_one_by_one(&sandbox, last, &states);
+}
+
+#[test]
+fn what_was_recorded_before_the_answer_outlives_a_kill() {
+    let (sandbox, mut application, silence, last) = silenced(3);
+    let mut states = Vec::new();
+    for _ in 0..3 {
+        let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
+        states.extend(commit_and_truncate(&sandbox, &mut application));
+        replicator.wait_for_log("is recorded in the spool");
+        let last = format!("-{:020}-", last + states.len() as u64);
+        wait_until("the last commit in the spool", || {
+            let files = files_below(&sandbox.state().join("spool"));
+            files.iter().any(|file| file.contains(&last)).then_some(())
+        });
+        replicator.kill();
+    }
+    let replicator = follow(&sandbox, &[]);
+    silence.end();
+    sandbox.wait_for_txid(last + states.len() as u64);
+    replicator.stop().expect_code(0);
+    assert_one_by_one(&sandbox, last, &states);
+}
+
+/// Who went on meanwhile is not overwritten, and what was recorded without knowing of them is put aside.
+#[test]
+fn what_was_recorded_before_the_answer_gives_way_to_another_writer() {
+    let sandbox = Sandbox::with_database();
+    let mut application = sandbox.application(Sqlite::Bundled);
+    let replicator = sandbox.replicate();
+    sandbox.wait_for_txid(1);
+    application.run("INSERT INTO t VALUES ('here and there');");
+    replicator.stop();
+    let other =
+        Sandbox::new().with_replica(sandbox.replica.with_file_name("away").to_str().unwrap());
+    for name in ["app.db", "app.db-wal"] {
+        write(
+            &other.db.with_file_name(name),
+            std::fs::read(sandbox.db.with_file_name(name)).unwrap(),
+        );
+    }
+    rename(&sandbox.replica, &other.replica);
     let silence = Silence::begin(&sandbox.replica);
     let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
+    commit_and_truncate(&sandbox, &mut application);
+    replicator.wait_for_log("is recorded in the spool");
+
+    let mut elsewhere = other.replicate();
+    elsewhere.wait_until_followed();
+    other.application(Sqlite::Bundled).run("INSERT INTO t VALUES ('elsewhere');");
+    elsewhere.stop().expect_code(0);
+    let theirs = other.last_txid().unwrap();
+    let expected = contents_of(&other.restore(&[]).0);
+
+    rename(&sandbox.replica, &sandbox.replica.with_file_name("silent"));
+    rename(&other.replica, &sandbox.replica);
+    Silence {
+        description: sandbox.replica.with_file_name("silent").join("genesis.json"),
+        ..silence
+    }
+    .end();
+    replicator.wait_for_log("continues nothing: put aside");
+    // Of the few pages that there were most have changed.
+    replicator.wait_for_log("a snapshot is stored");
+    replicator.stop().expect_code(0);
+    assert_eq!(contents_of(&sandbox.restore(&[]).0), state_of(&application));
+    assert_eq!(contents_of(&sandbox.restore(&["--txid", &theirs.to_string()]).0), expected);
+}
+
+/// Where local state does not tell what was recorded last, what the WAL could not keep is recorded in one, on
+/// the same line of history.
+#[test]
+fn what_was_committed_before_the_answer_is_in_the_replica_after_it() {
+    let (sandbox, mut application, silence, _) = silenced(20);
+    std::fs::remove_file(sandbox.state().join("table")).unwrap();
+    let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
     write_megabytes(&mut application, 5);
-    replicator.wait_for_log("the replica has not answered yet");
+    replicator.wait_for_log("will not be recorded commit by commit");
     truncate(&sandbox);
     application.run("INSERT INTO t VALUES ('after');");
     silence.end();
     replicator.wait_for_log("recorded in one");
     application.run("INSERT INTO t VALUES ('last');");
-    let Application::Inside(connection) = &application else { panic!("no connection here") };
-    let expected = contents(connection);
+    let expected = state_of(&application);
     replicator.stop().expect_code(0);
     assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
     assert_eq!(sandbox.generations().len(), 1);

@@ -1,9 +1,10 @@
 //! What is done for the application while the replica has not told where recording begins.
 //!
 //! The WAL is held still then, so that what is committed meanwhile can be recorded commit by commit.
-//! Where somebody waits for that hold, or the WAL grows too large, it is given up for one that begins
-//! later: nothing was copied yet, so that any is as good. What is passed over is recorded in one, by a
-//! comparison of the pages.
+//! Where somebody waits for that hold, or the WAL grows too large, what this host recorded last is gone on
+//! with, as far as it is known here: see [`meanwhile`](super::meanwhile). Else the hold is given up for one
+//! that begins later: nothing was copied yet, so that any is as good. What is passed over is recorded in one,
+//! by a comparison of the pages.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -44,9 +45,16 @@ impl Follower {
             was_moved: false,
         };
         let mut trouble = Trouble::default();
+        let mut may_record = true;
+        let mut heard = None;
         loop {
-            match self.words.recv_timeout(LOOK) {
+            match heard.take().map_or_else(|| self.words.recv_timeout(LOOK), Ok) {
                 Ok(Word::Begin(origin)) => return Ok(*origin),
+                Ok(Word::Settle(reply)) => {
+                    may_record = false;
+                    // Who asked may have given up.
+                    reply.send(()).ok();
+                }
                 Ok(Word::Compare(recorded, thoroughness, reply)) => {
                     let compared = compare(source, held, &recorded, thoroughness);
                     let likeness = compared.unwrap_or_else(|error| {
@@ -54,20 +62,24 @@ impl Follower {
                         tracing::error!(%error, "cannot compare the database with the replica");
                         None
                     });
-                    // Who asked may have given up.
                     reply.send(likeness).ok();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(ShippingEnded.into()),
             }
-            let moved = wait.look(source, held).and_then(|moved| {
-                if moved {
-                    *held = self.hold_again(source)?;
-                }
-                Ok(())
+            let looked = wait.look(source, held).and_then(|due| {
+                let Some(procedure) = due.filter(|_| !may_record) else { return Ok(due) };
+                wait.pass_over(source, procedure)?;
+                *held = self.hold_again(source)?;
+                Ok(None)
             });
-            match moved {
-                Ok(()) => trouble.is_over(),
+            match looked {
+                Ok(None) => trouble.is_over(),
+                Ok(Some(_due)) => {
+                    trouble.is_over();
+                    heard = self.record_meanwhile(source, held, wait.holds)?;
+                    may_record = heard.is_some();
+                }
                 Err(error) if error.may_pass() => trouble.is_seen(&error),
                 Err(error) => return Err(error.into()),
             }
@@ -86,9 +98,8 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Looks whether the hold on the WAL is in anybody's way, and moves it if so; whether it was. Then
-    /// the WAL is to be held anew.
-    fn look(&mut self, source: &mut Source, held: &Held) -> Result<bool, SourceError> {
+    /// Looks whether the hold on the WAL is in anybody's way; how it is to be moved then.
+    fn look(&mut self, source: &mut Source, held: &Held) -> Result<Option<Procedure>, SourceError> {
         if clock::monotonic() >= self.next_place_check {
             self.next_place_check = clock::monotonic() + PLACE_POLL;
             source.check_in_place()?;
@@ -106,9 +117,11 @@ impl Wait<'_> {
             waited_for: source.is_waited_for()?,
             ..Seen::default()
         };
-        let Some(procedure) = self.engine.next_unrecorded(&seen) else {
-            return Ok(false);
-        };
+        Ok(self.engine.next_unrecorded(&seen))
+    }
+
+    /// Moves the hold past what is not recorded. Then the WAL is to be held anew.
+    fn pass_over(&mut self, source: &mut Source, procedure: Procedure) -> Result<(), SourceError> {
         if !std::mem::replace(&mut self.was_moved, true) {
             tracing::warn!(
                 ?procedure,
@@ -127,7 +140,7 @@ impl Wait<'_> {
         let index = published(source)?;
         let (max_frame, backlog) = (index.header.max_frame, index.backlog());
         self.engine.moved(clock::monotonic(), parked, max_frame, backlog);
-        Ok(true)
+        Ok(())
     }
 }
 

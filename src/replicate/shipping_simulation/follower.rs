@@ -86,6 +86,7 @@ impl Hand {
         loop {
             match self.follower.words.try_recv() {
                 Ok(Word::Begin(origin)) => return Ok(*origin),
+                Ok(Word::Settle(reply)) => _ = reply.send(()),
                 Ok(Word::Compare(recorded, _, reply)) => {
                     // Who asked may have given up.
                     reply.send(Some(self.compare(&recorded))).ok();
@@ -152,8 +153,8 @@ impl Hand {
         mut table: PageTable,
         line: Segments,
     ) -> Result<Recorder, FollowError> {
-        let Follower { folder, path, new_generation, .. } = &self.follower;
-        if !*new_generation && !followed::was_followed(folder, path) {
+        let Follower { folder, path, allowed, .. } = &self.follower;
+        if !allowed.new_generation && !followed::was_followed(folder, path) {
             let likeness = compare(database.current(), &table).check();
             likeness.map_err(EstablishError::Another)?;
         }

@@ -142,7 +142,7 @@ async fn rolled(
     from: Txid,
 ) -> Result<Option<PageTable>, ReplicaError> {
     let cuts = sources.inventory.cuts();
-    let mut roll = Roll { table, reached: from, images: Vec::new(), cuts };
+    let mut roll = Roll::new(table, from, cuts);
     let mut inventory = Cow::Borrowed(sources.inventory);
     let mut ahead = chain(&inventory, tip, from);
     while let Some(segment) = ahead.pop_front() {
@@ -179,7 +179,7 @@ fn chain(inventory: &Inventory, tip: &Tip, from: Txid) -> VecDeque<SegmentName> 
 }
 
 /// A table on its way through segments.
-struct Roll<'a> {
+pub(super) struct Roll<'a> {
     table: PageTable,
     reached: Txid,
     /// The pages of a transaction that is not over yet.
@@ -187,14 +187,29 @@ struct Roll<'a> {
     cuts: &'a Cuts,
 }
 
-impl Roll<'_> {
+impl<'a> Roll<'a> {
+    /// The table as of transaction `reached`.
+    pub(super) fn new(table: PageTable, reached: Txid, cuts: &'a Cuts) -> Self {
+        Self { table, reached, images: Vec::new(), cuts }
+    }
+
+    /// The table, and the transaction as of which it is.
+    pub(super) fn into_table(self) -> (PageTable, Txid) {
+        (self.table, self.reached)
+    }
+
+    /// The next part begins a segment.
+    pub(super) fn begin_segment(&mut self) {
+        self.images.clear();
+    }
+
     /// Takes a segment; false when it does not go on from here.
     async fn segment(
         &mut self,
         store: &Arc<dyn Store>,
         name: SegmentName,
     ) -> Result<bool, ReplicaError> {
-        self.images.clear();
+        self.begin_segment();
         let mut stream = PartStream::new(Arc::clone(store), name.into());
         while let Some(part) = stream.next().await? {
             if !self.take(&part.part()).map_err(ReplicaError::Local)? {
@@ -205,7 +220,7 @@ impl Roll<'_> {
     }
 
     /// Takes a part; false when it does not go on from here. What is not history is left out.
-    fn take(&mut self, part: &Part<'_>) -> std::io::Result<bool> {
+    pub(super) fn take(&mut self, part: &Part<'_>) -> std::io::Result<bool> {
         let last = self.cuts.last_of(part.header.stamp.epoch);
         for fragment in fragments(part) {
             let Ok(fragment) = fragment else { return Ok(false) };
