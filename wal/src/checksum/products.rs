@@ -19,6 +19,7 @@ static FIBONACCI: [u32; WORDS + 1] = fibonacci();
 /// The fewest pairs of words of which products are quicker than sums.
 pub(super) const FEWEST_PAIRS: usize = 16;
 
+#[expect(clippy::indexing_slicing, reason = "it is evaluated by the compiler")]
 const fn fibonacci() -> [u32; WORDS + 1] {
     let mut series = [0; WORDS + 1];
     let (mut at, mut this, mut next) = (WORDS, 0_u32, 1_u32);
@@ -40,6 +41,7 @@ pub(super) fn sum(before: Checksum, order: ByteOrder, pairs: &[[u8; 8]]) -> Opti
 }
 
 /// As [`sum`], with whatever the processor has.
+#[expect(clippy::inline_always, reason = "only what is inlined is compiled for that processor")]
 #[inline(always)]
 fn products(before: Checksum, order: ByteOrder, pairs: &[[u8; 8]]) -> Checksum {
     pairs.chunks(WORDS / 2).fold(before, |before, chunk| {
@@ -51,6 +53,7 @@ fn products(before: Checksum, order: ByteOrder, pairs: &[[u8; 8]]) -> Checksum {
     })
 }
 
+#[expect(clippy::inline_always, reason = "as above")]
 #[inline(always)]
 fn chunk_sum(before: Checksum, words: &[[u8; 4]], word: impl Fn([u8; 4]) -> u32) -> Checksum {
     let from = WORDS - words.len();
