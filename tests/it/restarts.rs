@@ -35,10 +35,14 @@ fn nothing_changed_and_nothing_is_shipped() {
 #[test]
 fn commits_while_we_were_away_are_shipped_as_late() {
     let sandbox = Sandbox::with_database();
+    // Nobody empties the WAL before a reader of it.
+    let mut reader = sandbox.application(Sqlite::Bundled);
+    reader.run("BEGIN; SELECT * FROM t;");
     let mut application = replicated(&sandbox);
     let away = clock::wall().to_string();
     application.run("INSERT INTO t VALUES('away'); INSERT INTO t VALUES('away too');");
     let between = clock::wall().to_string();
+    drop(reader);
     let replicator = sandbox.replicate();
     sandbox.wait_for_txid(5);
     application.run("INSERT INTO t VALUES('back');");
