@@ -53,7 +53,9 @@ impl S3Store {
         after: &str,
         token: Option<String>,
     ) -> Result<ListObjectsV2Output, Failure> {
-        let after = Some(after).filter(|after| !after.is_empty() && token.is_none());
+        // All keys with the prefix are behind what is before it: Garage would tell none of them.
+        let after = Some(after).filter(|after| *after >= prefix && !after.is_empty());
+        let after = after.filter(|_| token.is_none());
         let asked = self.ask(Verb::List, ANSWER, |client| {
             client
                 .list_objects_v2()

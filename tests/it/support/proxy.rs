@@ -63,7 +63,7 @@ struct Shared {
     upstream: SocketAddr,
     plan: Mutex<Box<Plan>>,
     requests: Mutex<Vec<Request>>,
-    /// Requests that the server has and has not answered, and the most that there were.
+    /// Requests that were begun and are not answered, and the most that there were.
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
     /// Whether connections are taken.
@@ -136,13 +136,20 @@ impl Drop for Proxy {
     }
 }
 
-impl Shared {
-    async fn exchange(&self, head: &[String], body: &[u8]) -> io::Result<Vec<u8>> {
-        let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most_under_way.fetch_max(now, Ordering::Relaxed);
-        let answer = exchange(self.upstream, head, body).await;
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
-        answer
+/// A request that was begun, until it is answered.
+struct UnderWay<'a>(&'a Shared);
+
+impl<'a> UnderWay<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let now = shared.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.most_under_way.fetch_max(now, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -184,7 +191,7 @@ async fn attend(client: TcpStream, shared: Arc<Shared>) {
     let mut patience = shared.patience.subscribe();
     patience.mark_unchanged();
     let mut connection = Connection { client, buffer: Vec::new() };
-    while let Ok(Some((request, body))) = connection.request().await {
+    while let Ok(Some((request, body, _under_way))) = connection.request(&shared).await {
         shared.requests.lock().unwrap().push(request.clone());
         let fault = (shared.plan.lock().unwrap())(&request);
         let goes_on = match fault {
@@ -197,7 +204,7 @@ async fn attend(client: TcpStream, shared: Arc<Shared>) {
                 let answer = refusal(status, retry_after);
                 connection.client.write_all(answer.as_bytes()).await.is_ok()
             }
-            fault => match shared.exchange(&request.head, &body).await {
+            fault => match exchange(shared.upstream, &request.head, &body).await {
                 Ok(answer) => connection.answer(&request, answer, fault).await.unwrap_or(false),
                 Err(_gone) => false,
             },
@@ -216,7 +223,10 @@ struct Connection {
 
 impl Connection {
     /// The next request, and its body. `None` when the client is done.
-    async fn request(&mut self) -> io::Result<Option<(Request, Vec<u8>)>> {
+    async fn request<'a>(
+        &mut self,
+        shared: &'a Shared,
+    ) -> io::Result<Option<(Request, Vec<u8>, UnderWay<'a>)>> {
         let end = loop {
             if let Some(at) = end_of_head(&self.buffer) {
                 break at;
@@ -225,6 +235,7 @@ impl Connection {
                 return Ok(None);
             }
         };
+        let under_way = UnderWay::begin(shared);
         let rest = self.buffer.split_off(end);
         let head = lines(&std::mem::replace(&mut self.buffer, rest));
         let length = header(&head, "content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
@@ -240,7 +251,7 @@ impl Connection {
         let body = std::mem::replace(&mut self.buffer, rest);
         let mut words = head[0].split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
-        Ok(Some((Request { method, path, head }, body)))
+        Ok(Some((Request { method, path, head }, body, under_way)))
     }
 
     /// Passes an answer on; false when the connection is at its end.
