@@ -119,12 +119,25 @@ pub struct Grounds<'a> {
 }
 
 impl Grounds<'_> {
-    /// Whether the WAL goes on from the tip.
+    /// Goes on from the tip with what the WAL holds after it; `None` where it does not go on from there.
+    /// Takes the table else.
     ///
     /// # Errors
-    /// [`EstablishError`].
-    pub fn continues(&self, tip: &Tip) -> Result<bool, EstablishError> {
-        Ok(tip.page_size == self.source.page_size() && self.recorded_place(tip)?.is_some())
+    /// [`EstablishError`]; the table is still there then.
+    pub fn go_on(
+        &self,
+        tip: &Tip,
+        table: &mut Option<PageTable>,
+        epoch: Epoch,
+    ) -> Result<Option<Established>, EstablishError> {
+        if tip.page_size != self.source.page_size() {
+            return Ok(None);
+        }
+        let Some((cursor, is_unheld)) = self.recorded_place(tip)? else { return Ok(None) };
+        let Some(table) = table.take() else { return Ok(None) };
+        let recorder = Recorder::continuing(table, self.line(tip, epoch));
+        let absent_since = Some(tip.reached.time);
+        Ok(Some(Established { recorder, cursor, absent_since, is_unheld }))
     }
 
     /// Goes on from the tip: with what the WAL holds after it, or with a gap. Takes the table.
@@ -143,13 +156,9 @@ impl Grounds<'_> {
             tracing::error!(%generation, txid, "the page size changed: another line begins");
             return self.begin();
         }
-        let line = self.line(tip, epoch);
-        if let Some((cursor, is_unheld)) = self.recorded_place(tip)? {
-            let Some(table) = table.take() else { return self.begin() };
+        if let Some(established) = self.go_on(tip, table, epoch)? {
             tracing::info!(%generation, txid, "continuing what the replica holds");
-            let recorder = Recorder::continuing(table, line);
-            let absent_since = Some(tip.reached.time);
-            return Ok(Established { recorder, cursor, absent_since, is_unheld });
+            return Ok(established);
         }
         let (pages, cursor) = (self.source.pages(&self.held.index)?, self.cursor_of_held()?);
         self.check_likeness(table.as_ref())?;
@@ -161,7 +170,7 @@ impl Grounds<'_> {
             %generation, txid,
             "the WAL does not reach back to what was recorded: comparing every page"
         );
-        let recorder = Recorder::after_absence(table, line);
+        let recorder = Recorder::after_absence(table, self.line(tip, epoch));
         Ok(Established { recorder, cursor, absent_since: None, is_unheld: false })
     }
 

@@ -1,11 +1,12 @@
 //! While the replica does not answer, the application goes on as without us.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Application, Process, Sandbox, Sqlite, contents, contents_of, files_below, rename, wait_until,
-    write,
+    Application, Process, Sandbox, Sqlite, contents, contents_of, files_below, rename, same_bytes,
+    wait_until, write,
 };
 
 /// A replica that does not answer: opening a pipe waits for a writer.
@@ -179,6 +180,26 @@ fn what_was_recorded_before_the_answer_outlives_a_kill() {
     sandbox.wait_for_txid(last + states.len() as u64);
     replicator.stop().expect_code(0);
     assert_one_by_one(&sandbox, last, &states);
+}
+
+/// Somebody wrote into the database file past SQLite: nothing continues what was recorded then.
+#[test]
+fn what_is_overwritten_before_the_answer_is_found_after_it() {
+    let (sandbox, mut application, silence, _) = silenced(3);
+    let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
+    commit_and_truncate(&sandbox, &mut application);
+    replicator.wait_for_log("is recorded in the spool");
+    let file = std::fs::OpenOptions::new().write(true).open(&sandbox.db).unwrap();
+    wait_until("a word of it", || {
+        // In the middle of a text.
+        file.write_all_at(&[b'z'; 100], 100 * 4096 + 2000).unwrap();
+        (replicator.logged("THE DATABASE FILE WAS WRITTEN TO") > 0).then_some(())
+    });
+    silence.end();
+    replicator.wait_for_log("recorded in one");
+    replicator.stop().expect_code(0);
+    application.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    assert!(same_bytes(&sandbox.restore(&[]).0, &sandbox.db));
 }
 
 /// Who went on meanwhile is not overwritten, and what was recorded without knowing of them is put aside.

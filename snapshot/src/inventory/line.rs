@@ -185,6 +185,13 @@ impl Line {
         holes
     }
 
+    /// Whether it has this very segment.
+    #[must_use]
+    pub fn lists(&self, segment: &SegmentName) -> bool {
+        let place = (segment.first, *segment);
+        self.segments.binary_search_by_key(&place, |s| (s.name.first, s.name)).is_ok()
+    }
+
     /// Whether one of its segments holds all that another one is named for.
     #[must_use]
     pub fn holds(&self, segment: &SegmentName) -> bool {

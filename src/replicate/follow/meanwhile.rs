@@ -6,16 +6,23 @@
 //! the spool is adopted like what a process that was killed has left: shipped where it continues the replica,
 //! else put aside. So nothing is promised here.
 //!
-//! It is only done where the WAL cannot keep what is committed until the answer comes.
+//! It is only done where the WAL cannot keep what is committed until the answer comes, and ends when the spool
+//! is adopted: from then until recording begins, the WAL is all that keeps it.
 
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
-use super::{End, FollowError, Follower, Word, begin, let_others_go_on};
+use genesis_wal::id::Epoch;
+
+use super::{End, FollowError, Follower, Trouble, Word, begin, let_others_go_on};
 use crate::clock;
+use crate::replica::Tip;
 use crate::replicate::capture::Known;
+use crate::replicate::cursor::Doubt;
+use crate::replicate::establish::{EstablishError, Established};
 use crate::replicate::followed::was_followed;
 use crate::replicate::holds::HoldBook;
+use crate::replicate::record::RecordError;
 use crate::replicate::restored::RestoredState;
 use crate::replicate::ship::{Outbox, ShippingEnded};
 use crate::replicate::snapshots::Setup;
@@ -27,9 +34,19 @@ use crate::sqlite::{Held, Source};
 /// No snapshot is begun before an answer.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
+/// How recording came to its end.
+pub(super) enum Ended {
+    /// A word came.
+    Told(Word),
+    /// Nothing can be recorded, or nothing more is to be.
+    Over,
+    /// What follows does not provably continue what was recorded: where recording begins, every page is to
+    /// be compared.
+    Doubt,
+}
+
 impl Follower {
-    /// Records what is committed until a word comes; the word. `None` when nothing can be recorded, or
-    /// nothing more is to be. The WAL is held anew then.
+    /// Records what is committed until a word comes. The WAL is held anew then.
     ///
     /// # Errors
     /// When the replica cannot be used, or the database is gone or fails.
@@ -38,11 +55,11 @@ impl Follower {
         source: &mut Source,
         held: &mut Held,
         holds: &mut HoldBook,
-    ) -> Result<Option<Word>, FollowError> {
+    ) -> Result<Ended, FollowError> {
         // Nothing is shipped of what is queued.
         let (outbox, _queued) = Outbox::new();
         let Some((mut tail, is_unheld)) = self.go_on(source, held, holds, outbox)? else {
-            return Ok(None);
+            return Ok(Ended::Over);
         };
         tracing::warn!(
             "the replica has not answered yet: until it does, what is committed is recorded in the spool"
@@ -62,25 +79,56 @@ impl Follower {
         };
         let_others_go_on(source);
         *holds = std::mem::replace(&mut tail.holds, HoldBook::new(clock::monotonic()));
-        if let End::Doubt(doubt) = &end {
+        let doubt = match end {
+            End::Doubt(doubt) => {
+                *held = self.hold_again(source)?;
+                Some(doubt)
+            }
+            End::Stopped | End::Interrupted => self.read_up_to_hold(source, held, &mut tail)?,
+        };
+        let is_sealed = seal(&mut tail);
+        if let Some(reason) = doubt {
             tracing::error!(
-                reason = %doubt,
+                %reason,
                 "what follows does not provably continue what was recorded: what is committed until the \
                  replica answers will not be recorded commit by commit"
             );
+            return Ok(Ended::Doubt);
         }
-        // The table is not of the last transaction after a doubt.
-        let is_certain = !matches!(end, End::Doubt(_));
-        match tail.recorder.seal() {
-            Ok(_) if is_certain => drop(tail.finish()),
-            Ok(_) => {}
-            Err(error) => {
-                let error = crate::describe(&error);
-                tracing::error!(%error, "what was recorded meanwhile cannot be sealed");
+        if is_sealed {
+            // The table on the disk is of what is sealed.
+            let _last = tail.finish();
+        }
+        Ok(heard?.map_or(Ended::Over, Ended::Told))
+    }
+
+    /// Holds the WAL anew, and reads all that is held before what held it is given up; the doubt that came
+    /// of it.
+    fn read_up_to_hold(
+        &self,
+        source: &mut Source,
+        held: &mut Held,
+        tail: &mut Tail,
+    ) -> Result<Option<Doubt>, FollowError> {
+        let mut trouble = Trouble::default();
+        loop {
+            let read = source.keep_one_reader().map_err(RecordError::from).and_then(|()| {
+                *held = source.leap()?;
+                while !tail.is_settled(&held.index) {
+                    tail.read(source, &held.index.header)?;
+                }
+                Ok(source.end_older()?)
+            });
+            match read {
+                Ok(()) => return Ok(None),
+                Err(RecordError::Doubt(doubt)) => {
+                    source.end_older()?;
+                    return Ok(Some(doubt));
+                }
+                Err(error) if error.may_pass() && !self.alarm.stopping() => trouble.is_seen(&error),
+                Err(error) => return Err(error.into()),
             }
         }
-        *held = self.hold_again(source)?;
-        Ok(heard?)
     }
 
     /// A tail at the end of what this host recorded, and whether nothing holds what follows; `None` where
@@ -99,30 +147,17 @@ impl Follower {
         {
             return Ok(None);
         }
-        self.make_readable(source, held, holds)?;
-        let established = at_local_end(&self.spool, &self.folder).map(|found| {
-            let (tip, table, epoch) = found?;
-            let grounds = self.grounds(source, held);
-            let established = match grounds.continues(&tip) {
-                Ok(true) => grounds.resume(&tip, &mut Some(table), epoch),
-                Ok(false) => return None,
-                Err(error) => Err(error),
-            };
-            Some(established.map(|established| (tip, epoch, established)))
-        });
-        let (tip, epoch, established) = match established.map(Option::transpose) {
-            Ok(Ok(Some(found))) => found,
-            Ok(Ok(None)) => return Ok(None),
-            Ok(Err(error)) => {
+        let found = match self.find_end(source, held, holds) {
+            Err(error) if error.may_pass() => {
                 let error = crate::describe(&error);
                 tracing::warn!(%error, "what this host recorded last cannot be gone on with");
+                source.unlock_writes()?;
+                *held = self.hold_again(source)?;
                 return Ok(None);
             }
-            Err(error) => {
-                tracing::warn!(%error, "what this host recorded last cannot be read");
-                return Ok(None);
-            }
+            other => other?,
         };
+        let Some((established, tip, epoch)) = found else { return Ok(None) };
         let is_unheld = established.is_unheld;
         let setup = Setup {
             epoch,
@@ -142,4 +177,34 @@ impl Follower {
         let holds = std::mem::replace(holds, HoldBook::new(clock::monotonic()));
         Ok(Some((Tail::new(established, tools, holds), is_unheld)))
     }
+
+    fn find_end(
+        &self,
+        source: &mut Source,
+        held: &mut Held,
+        holds: &mut HoldBook,
+    ) -> Result<Option<(Established, Tip, Epoch)>, EstablishError> {
+        self.make_readable(source, held, holds)?;
+        let Some((tip, table, epoch)) = at_local_end(&self.spool, &self.folder)? else {
+            return Ok(None);
+        };
+        let established = self.grounds(source, held).go_on(&tip, &mut Some(table), epoch)?;
+        Ok(established.map(|established| (established, tip, epoch)))
+    }
+}
+
+/// Seals all that was recorded; whether that is done.
+fn seal(tail: &mut Tail) -> bool {
+    while tail.recorder.waiting() > 0 {
+        match tail.recorder.seal() {
+            Ok(Some(_sealed)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                let error = crate::describe(&error);
+                tracing::error!(%error, "what was recorded meanwhile cannot be sealed");
+                return false;
+            }
+        }
+    }
+    true
 }

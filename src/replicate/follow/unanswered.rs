@@ -12,6 +12,7 @@ use std::time::Duration;
 use genesis_wal::frame::frame_offset;
 use genesis_wal::index::IndexHeader;
 
+use super::meanwhile::Ended;
 use super::{FollowError, Follower, Origin, PLACE_POLL, Trouble, Word, let_others_go_on};
 use crate::clock;
 use crate::replicate::engine::{Engine, Seen};
@@ -46,10 +47,16 @@ impl Follower {
         };
         let mut trouble = Trouble::default();
         let mut may_record = true;
-        let mut heard = None;
+        let (mut heard, mut is_doubtful) = (None, false);
         loop {
             match heard.take().map_or_else(|| self.words.recv_timeout(LOOK), Ok) {
-                Ok(Word::Begin(origin)) => return Ok(*origin),
+                Ok(Word::Begin(mut origin)) => {
+                    if let Some(tip) = origin.tip.as_mut().filter(|_| is_doubtful) {
+                        // No place proves what follows: every page is compared.
+                        tip.reached.position = None;
+                    }
+                    return Ok(*origin);
+                }
                 Ok(Word::Settle(reply)) => {
                     may_record = false;
                     // Who asked may have given up.
@@ -77,8 +84,11 @@ impl Follower {
                 Ok(None) => trouble.is_over(),
                 Ok(Some(_due)) => {
                     trouble.is_over();
-                    heard = self.record_meanwhile(source, held, wait.holds)?;
-                    may_record = heard.is_some();
+                    match self.record_meanwhile(source, held, wait.holds)? {
+                        Ended::Told(word) => heard = Some(word),
+                        Ended::Over => may_record = false,
+                        Ended::Doubt => (may_record, is_doubtful) = (false, true),
+                    }
                 }
                 Err(error) if error.may_pass() => trouble.is_seen(&error),
                 Err(error) => return Err(error.into()),

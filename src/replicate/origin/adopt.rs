@@ -40,7 +40,7 @@ impl Adopted {
 }
 
 /// Moves the tip over the sealed segments that continue it, which are stamped with the new epoch.
-/// Those that its line holds are dropped, and those from before a snapshot that overtook them are
+/// Those that its line lists are dropped, and those from before a snapshot that overtook them are
 /// shipped. All others are put aside: what they hold may be nowhere else. So are those that were sealed when
 /// another writer had gone on without them. What this start puts aside stays, whatever its size; what
 /// earlier ones did goes when it is too much.
@@ -67,11 +67,13 @@ pub fn adopt_spool(
             |tip: &Tip| tip.generation == name.generation && name.last <= tip.reached.txid;
         let is_history = line.is_some_and(|line| line.last_in(&name) == name.last);
         if let Some(tip) = tip.filter(|tip| is_history && is_past(tip)) {
-            if line.is_some_and(|line| line.holds(&name)) {
+            if line.is_some_and(|line| line.lists(&name)) {
                 spool.remove(&name)?;
                 continue;
             }
-            if read_through(spool, &name, None)?.is_some() {
+            // Others hold the same transactions, whatever is in them.
+            let is_held = line.is_some_and(|line| line.holds(&name));
+            if !is_held && read_through(spool, &name, None)?.is_some() {
                 let stamp = Stamp { generation: tip.generation, epoch };
                 adopted.unshipped.insert(spool.restamp(&name, stamp)?);
                 continue;
@@ -195,6 +197,35 @@ mod tests {
         for content in [&[0x5a; 500][..], &[]] {
             assert_put_aside(content);
         }
+    }
+
+    /// After a disk has forgotten what it had, other commits may have got the same numbers.
+    #[test]
+    fn what_others_hold_by_the_same_numbers_is_put_aside_and_what_is_stored_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path().into(), Limits { keep: 0, wait: None }).unwrap();
+        let (generation, epoch) = (Generation { epoch: Epoch(1), random: 7 }, Epoch(1));
+        let name = |first, last, time| {
+            let (first, last, time) = (Txid(first), Txid(last), Millis(time));
+            SegmentName { generation, level: 0, first, last, time, epoch, repair: 0 }
+        };
+        let (stored, other) = (name(2, 3, 10), name(4, 5, 20));
+        for name in [&stored, &other] {
+            let mut segment = spool.begin().unwrap();
+            segment.append(b"whatever").unwrap();
+            segment.seal(name).unwrap();
+        }
+        let listed = [stored, name(4, 5, 21)].map(|name| (ObjectName::from(name), 1));
+        let inventory = Inventory::from_objects(listed);
+        let reached =
+            Reached { txid: Txid(5), time: Micros(1), state: StateHash(0), position: None };
+        let tip = Tip { generation, page_size: PageSize::new(4096).unwrap(), reached };
+        let line = inventory.generation(generation);
+        let adopted = adopt_spool(&spool, Some(tip), line, Epoch(2)).unwrap();
+        assert_eq!(adopted.unshipped, BTreeSet::new());
+        let aside = |name: &SegmentName| folder.path().join("orphans").join(name.to_string());
+        assert!(aside(&other).exists() && !aside(&stored).exists());
+        assert_eq!(spool.sealed().unwrap(), []);
     }
 
     fn assert_put_aside(content: &[u8]) {
