@@ -111,6 +111,8 @@ fn silenced(megabytes: u32) -> (Sandbox, Application, Silence, u64) {
     let sandbox = Sandbox::with_database();
     let mut application = sandbox.application(Sqlite::Bundled);
     let replicator = sandbox.replicate();
+    // What is committed during the first snapshot is in that, and in no segment.
+    sandbox.wait_for_txid(1);
     write_megabytes(&mut application, megabytes);
     replicator.stop();
     let (last, silence) = (sandbox.last_txid().unwrap(), Silence::begin(&sandbox.replica));
@@ -251,20 +253,35 @@ fn what_was_recorded_before_the_answer_gives_way_to_another_writer() {
 /// the same line of history.
 #[test]
 fn what_was_committed_before_the_answer_is_in_the_replica_after_it() {
-    let (sandbox, mut application, silence, _) = silenced(20);
-    std::fs::remove_file(sandbox.state().join("table")).unwrap();
-    let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
-    write_megabytes(&mut application, 5);
-    replicator.wait_for_log("will not be recorded commit by commit");
-    truncate(&sandbox);
-    application.run("INSERT INTO t VALUES ('after');");
-    silence.end();
-    replicator.wait_for_log("recorded in one");
-    application.run("INSERT INTO t VALUES ('last');");
-    let expected = state_of(&application);
-    replicator.stop().expect_code(0);
-    assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
-    assert_eq!(sandbox.generations().len(), 1);
+    let no_table = |sandbox: &Sandbox| std::fs::remove_file(sandbox.state().join("table")).unwrap();
+    let last_kept = |sandbox: &Sandbox| {
+        let kept = sandbox.state().join("spool/shipped");
+        kept.join(files_below(&kept).last().unwrap())
+    };
+    let damaged_segment = |sandbox: &Sandbox| {
+        let mut bytes = std::fs::read(last_kept(sandbox)).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        write(&last_kept(sandbox), bytes);
+    };
+    let lost_segment = |sandbox: &Sandbox| std::fs::remove_file(last_kept(sandbox)).unwrap();
+    let ways: [&dyn Fn(&Sandbox); 3] = [&no_table, &damaged_segment, &lost_segment];
+    for forget in ways {
+        let (sandbox, mut application, silence, _) = silenced(20);
+        forget(&sandbox);
+        let mut replicator = follow(&sandbox, &["--wal-limit", "1MB"]);
+        write_megabytes(&mut application, 5);
+        replicator.wait_for_log("will not be recorded commit by commit");
+        truncate(&sandbox);
+        application.run("INSERT INTO t VALUES ('after');");
+        silence.end();
+        replicator.wait_for_log("recorded in one");
+        application.run("INSERT INTO t VALUES ('last');");
+        let expected = state_of(&application);
+        replicator.stop().expect_code(0);
+        assert_eq!(contents_of(&sandbox.restore(&[]).0), expected);
+        assert_eq!(sandbox.generations().len(), 1);
+    }
 }
 
 /// Where nobody is in want, every commit is kept for the answer.
