@@ -55,7 +55,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Whether the name holds an object: one small request.
     ///
     /// # Errors
-    /// When the place cannot be asked; never because there is none.
+    /// When the place cannot be asked; never because there is none. A folder without a replica cannot be
+    /// asked for what a replica holds: it may be unmounted, and come back.
     async fn exists(&self, name: &ObjectName) -> Result<bool, StoreError>;
 
     /// Whether a name can be claimed by creating it. A store that has to be tried is tried with

@@ -63,10 +63,10 @@ impl Store for FileStore {
     async fn create(&self, name: &ObjectName, body: Body) -> Result<(), StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        let first = matches!(name, ObjectName::Genesis | ObjectName::Marker(_));
+        let first = is_first(name);
         let swept = Arc::clone(&self.swept);
         let create = move |root: &Path| {
-            if !first && !root.join(ObjectName::Genesis.to_string()).is_file() {
+            if !first && !has_genesis(root) {
                 return Ok(Created::Gone);
             }
             let target = root.join(path);
@@ -96,11 +96,7 @@ impl Store for FileStore {
                 Err(failed(StoreErrorKind::AlreadyExists, source))
             }
             Created::BodyGone(source) => Err(failed(StoreErrorKind::NotFound, source.into())),
-            Created::Gone => {
-                let reason =
-                    "the replica's genesis.json is gone: was its folder wiped or unmounted?";
-                Err(failed(StoreErrorKind::Permanent, reason.into()))
-            }
+            Created::Gone => Err(failed(StoreErrorKind::Permanent, GONE.into())),
         }
     }
 
@@ -119,10 +115,15 @@ impl Store for FileStore {
     async fn exists(&self, name: &ObjectName) -> Result<bool, StoreError> {
         let key = name.to_string();
         let path = PathBuf::from(&key);
-        let look = move |root: &Path| match root.join(path).metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            other => other.map(|metadata| metadata.is_file()),
-        };
+        let first = is_first(name);
+        let look =
+            move |root: &Path| match root.join(path).metadata() {
+                // Of a folder that is gone nobody knows what is in it: it may come back.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if first || has_genesis(root) { Ok(false) } else { Err(io::Error::other(GONE)) }
+                }
+                other => other.map(|metadata| metadata.is_file()),
+            };
         self.blocking("look for", key, look).await
     }
 
@@ -151,6 +152,18 @@ impl Examine for FileStore {
     async fn takes_parts(&self, _name: &ObjectName) -> Result<Option<bool>, StoreError> {
         Ok(None)
     }
+}
+
+/// Why nothing is stored in a folder, or told of it.
+const GONE: &str = "the replica's genesis.json is gone: was its folder wiped or unmounted?";
+
+/// Whether an object may be where no replica is.
+fn is_first(name: &ObjectName) -> bool {
+    matches!(name, ObjectName::Genesis | ObjectName::Marker(_))
+}
+
+fn has_genesis(root: &Path) -> bool {
+    root.join(ObjectName::Genesis.to_string()).is_file()
 }
 
 fn classify(error: &io::Error) -> StoreErrorKind {

@@ -1,8 +1,10 @@
 //! While the replica does not answer, the application goes on as without us.
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::fs::OFlags;
 
 use crate::support::{
     Application, Process, Sandbox, Sqlite, contents, contents_of, files_below, rename, same_bytes,
@@ -30,7 +32,9 @@ impl Silence {
         let pipe = self.description.with_file_name("pipe");
         std::fs::rename(&self.description, &pipe).unwrap();
         std::fs::rename(&self.kept, &self.description).ok();
-        drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+        // Nobody may have come to it yet.
+        let nobody_is_waited_for = OFlags::NONBLOCK.bits().cast_signed();
+        std::fs::OpenOptions::new().write(true).custom_flags(nobody_is_waited_for).open(&pipe).ok();
         std::fs::remove_file(pipe).unwrap();
     }
 }
