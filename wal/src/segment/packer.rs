@@ -10,8 +10,6 @@ pub struct Packer {
     full: Vec<u8>,
     delta: Vec<u8>,
     search: Search,
-    /// Whether it pays to pack a page by itself of which there is a delta.
-    alone: Search,
 }
 
 impl Packer {
@@ -22,15 +20,11 @@ impl Packer {
         image: &'a [u8],
         base: Option<&[u8]>,
     ) -> (Encoding, &'a [u8]) {
-        let Self { full, delta, search, alone } = self;
+        let Self { full, delta, search } = self;
         let encoding = Encoding::of_deltas(page_size);
         let delta = base.and_then(|base| pack_delta(encoding, image, base, search, delta));
         let delta = delta.filter(|delta| encoding.fits(delta.len(), page_size));
-        let is_enough = |delta: &&[u8]| {
-            let is_small = |part| delta.len() <= page_size.bytes() / part;
-            is_small(8) || is_small(3) && !alone.is_due()
-        };
-        if let Some(delta) = delta.filter(is_enough) {
+        if let Some(delta) = delta.filter(|delta| delta.len() <= page_size.bytes() / 8) {
             return (encoding, delta);
         }
         full.resize(lz4_flex::block::get_maximum_output_size(image.len()), 0);
@@ -40,9 +34,6 @@ impl Packer {
             Some(packed) => (Encoding::Lz4, packed),
             None => (Encoding::Raw, image),
         };
-        if let Some(delta) = delta {
-            alone.found(full.1.len(), delta.len() / 3 * 4);
-        }
         match delta {
             Some(delta) if delta.len() <= full.1.len() / 4 * 3 => (encoding, delta),
             _ => full,
