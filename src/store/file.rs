@@ -325,3 +325,25 @@ fn walk(root: &Path, folder: &str, found: &mut Vec<(String, u64)>) -> io::Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use genesis_wal::id::Epoch;
+    use genesis_wal::name::ClaimName;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_that_is_gone_does_not_tell_that_a_claim_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("replica"));
+        let claim = ObjectName::from(ClaimName { epoch: Epoch(1), nonce: None });
+        let error = store.exists(&claim).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Passing);
+        assert!(crate::describe(&error).contains("genesis.json is gone"), "{error:?}");
+        assert!(!store.exists(&ObjectName::Genesis).await.unwrap());
+
+        store.create(&ObjectName::Genesis, Body::Bytes(Bytes::from_static(b"{}"))).await.unwrap();
+        assert!(!store.exists(&claim).await.unwrap());
+    }
+}
