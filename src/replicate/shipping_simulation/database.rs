@@ -8,6 +8,7 @@ use genesis_wal::header::Salts;
 use genesis_wal::page::{PageHash, PageNumber, PageSize, StateHash};
 use genesis_wal::position::{WalIdentity, WalPosition};
 use genesis_wal::scan::{FrameRef, Transaction};
+use tokio::sync::Notify;
 
 use crate::replicate::base::Earlier;
 use crate::replicate::record::{Frames, State};
@@ -62,13 +63,15 @@ pub struct Database {
     change: u32,
     /// What a follower has read, which holds the WAL; `None` where nobody does.
     pub held: Option<usize>,
+    /// Rung at each commit, and where a process is told to finish.
+    pub bell: Arc<Notify>,
 }
 
 impl Database {
     /// A database in some state, with an empty WAL.
     pub fn new(first: Pages, random: &mut Random) -> Self {
         let (commits, identity) = (Vec::new(), identity(random));
-        Self { first, commits, identity, begun: 0, change: 0, held: None }
+        Self { first, commits, identity, begun: 0, change: 0, held: None, bell: Arc::default() }
     }
 
     /// A state that nobody has.
@@ -123,6 +126,7 @@ impl Database {
         self.change = self.change.wrapping_add(1);
         let (after, identity, change) = (Arc::new(pages), self.identity, self.change);
         self.commits.push(Commit { written, after, frame, checksum, identity, change });
+        self.bell.notify_one();
     }
 
     /// Begins the WAL anew, unless somebody holds it who has not read all of it.

@@ -14,7 +14,7 @@ use genesis_wal::page::{PageHash, PageNumber};
 use genesis_wal::part::Stamp;
 use genesis_wal::segment::TransactionKind;
 use genesis_wal::time::Micros;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::snapshot::Snapshots;
 use super::database::{Database, Pages, Still, layout, page_size};
@@ -41,6 +41,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// The longest pause before something wakes it.
 const WOKEN: Duration = Duration::from_millis(100);
 
+/// The longest pause where nothing is under way, unless the bell is rung.
+const IDLE: Duration = Duration::from_secs(20);
+
 /// Silence after which nothing is under way.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -63,6 +66,7 @@ impl Hand {
         let origin = self.await_origin().await?;
         let mut tail = self.establish(origin)?;
         tail.tell(&tail.hand.database());
+        let bell = Arc::clone(&tail.hand.database().bell);
         loop {
             let stopping = tail.hand.follower.alarm.stopping() && !tail.is_unfinished();
             let seen = tail.look(stopping);
@@ -70,9 +74,8 @@ impl Hand {
             match tail.engine.next(&seen) {
                 Action::Read => tail.read()?,
                 Action::Seal => tail.seal_or_keep().await?,
-                // Where nothing is under way, a commit is found later than it could be; else something
-                // wakes it before its poll.
-                Action::Wait(_) if tail.is_idle() => sleep(WOKEN * 10).await,
+                // Something wakes it before its poll.
+                Action::Wait(_) if tail.is_idle() => _ = timeout(IDLE, bell.notified()).await,
                 Action::Wait(time) | Action::Sleep(time) | Action::Tick(time) => {
                     sleep(time.clamp(SHORTEST, WOKEN)).await;
                 }

@@ -157,6 +157,9 @@ impl Host {
         if let Some(finish) = self.life.as_mut().and_then(|life| life.finish.take()) {
             finish.send(()).ok();
         }
+        if let Some(database) = &self.database {
+            database.lock().unwrap().bell.notify_one();
+        }
     }
 
     /// Ends its process at once.

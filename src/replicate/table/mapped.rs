@@ -12,7 +12,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 /// Bytes of a hash.
 const ENTRY_LEN: usize = size_of::<u64>();
 
-/// The file grows by at least so many entries.
+/// The file has room for at least so many entries: one block of most file systems.
+const SMALLEST: usize = 512;
+
+/// The file doubles up to so many entries, and then grows by at least so many.
 const GROWTH: usize = 1 << 16;
 
 /// A vector of hashes in a file of its own, which nobody else opens.
@@ -49,7 +52,12 @@ impl MappedHashes {
         if len <= capacity {
             return Ok(());
         }
-        let bytes = len.max(capacity + GROWTH).next_multiple_of(GROWTH) * ENTRY_LEN;
+        let entries = if len <= GROWTH {
+            len.next_power_of_two().max(SMALLEST)
+        } else {
+            len.max(capacity + GROWTH).next_multiple_of(GROWTH)
+        };
+        let bytes = entries * ENTRY_LEN;
         let allocated = fallocate(&self.file, FallocateFlags::empty(), 0, bytes as u64);
         let mapped = allocated.map_err(Into::into).and_then(|()| map(&self.file, bytes));
         let is_in_file = mapped.is_ok();
