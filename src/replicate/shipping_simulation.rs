@@ -42,8 +42,8 @@ use self::tally::Tally;
 use self::world::World;
 use crate::simulated::{self, Random};
 
-/// What is done before nothing fails any more.
-const ACTS: u64 = 80;
+/// How much is done before nothing fails any more: what ends soon is cheap, and much happens only late.
+const ACTS: [u64; 3] = [10, 30, 80];
 
 /// Whatever may happen.
 fn act(world: &mut World) {
@@ -153,7 +153,7 @@ fn skew(most: u64, random: &mut Random) -> i64 {
 fn play(world: &mut World) {
     world.start(0, None);
     let most = world.random.one_of(&[20, 500, 5_000]);
-    for _ in 0..ACTS {
+    for _ in 0..world.random.one_of(&ACTS) {
         act(world);
         let most = if world.random.once_in(20) { 60_000 } else { most };
         let time = world.random.time(Duration::from_millis(most));
@@ -224,7 +224,7 @@ fn what_was_durable_comes_back_whatever_fails() {
     if count >= 500 {
         let Tally { fenced, refused, others, merged, coarse, lines, losses, .. } = tally;
         assert!([fenced, refused, others].iter().all(|times| *times > count / 10), "too quiet");
-        assert!(merged > count / 50 && coarse > count / 10 && lines > count * 2, "too calm");
+        assert!(merged > count / 50 && coarse > count / 10 && lines > count, "too calm");
         assert!(losses > count / 10, "nothing was lost");
     }
 }

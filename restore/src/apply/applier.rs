@@ -242,7 +242,9 @@ impl Applier {
         if after.next() != Some(found) {
             return Err(ApplyError::Missing { after, found });
         }
-        self.batch.truncate(header.pages);
+        if header.pages < self.done.pages {
+            self.batch.truncate(header.pages);
+        }
         Ok(Open::new(header, self.done.pages, self.page_size))
     }
 

@@ -1,6 +1,8 @@
 //! Page images that wait to be written, as they are stored.
 
 use std::collections::BTreeMap;
+use std::mem;
+use std::ops::Range;
 
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageNumber, PageSize};
@@ -14,56 +16,64 @@ const IMAGE_OVERHEAD: usize = 128;
 /// The most bytes of adjacent pages that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
 
+/// Bytes of replaced images that are not worth to be got rid of: a processor's cache has room for them.
+const SMALL_WASTE: usize = 1 << 20;
+
 /// What it takes to have the last image of each page: a full one with the deltas after it, or deltas
 /// whose first builds on what was written.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     chains: BTreeMap<PageNumber, Vec<Image>>,
-    bytes: usize,
+    /// Images in the chains.
+    images: usize,
+    /// Their bytes, one after the other, among those of images that were replaced.
+    stored: Vec<u8>,
+    /// How many of these bytes are of replaced images.
+    wasted: usize,
+    /// Room for the next time that the others are gathered.
+    spare: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Image {
     txid: Txid,
     record: PageRecord<'static>,
-    stored: Box<[u8]>,
+    /// Its bytes among those of the batch.
+    place: Range<usize>,
 }
 
 impl Image {
-    fn bytes(&self) -> usize {
-        self.stored.len() + IMAGE_OVERHEAD
-    }
-
     fn unpack<E: std::error::Error>(
         &self,
+        stored: &[u8],
         base: Option<&[u8]>,
         page: &mut [u8],
     ) -> Result<(), ApplyError<E>> {
-        let unpacked = self.record.over(&self.stored).unpack(base, page);
+        let bytes = stored.get(self.place.clone()).unwrap_or_default();
+        let unpacked = self.record.over(bytes).unpack(base, page);
         unpacked.map_err(|source| ApplyError::Image { txid: self.txid, source })
     }
 }
 
-fn bytes(chain: &[Image]) -> usize {
-    chain.iter().map(Image::bytes).sum()
-}
-
 impl Batch {
-    /// Bytes that wait.
+    /// Bytes that wait, with what is in their way.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.stored.len() + self.images * IMAGE_OVERHEAD
     }
 
     /// Adds an image. A full one takes the place of all earlier ones of its page.
     pub(super) fn insert(&mut self, txid: Txid, record: &PageRecord<'_>) {
-        let image = Image { txid, record: record.over(&[]), stored: record.stored().into() };
-        self.bytes += image.bytes();
+        let start = self.stored.len();
+        self.stored.extend_from_slice(record.stored());
+        let image = Image { txid, record: record.over(&[]), place: start..self.stored.len() };
         let chain = self.chains.entry(record.number).or_default();
         if !record.is_delta() {
-            self.bytes -= bytes(chain);
-            chain.clear();
+            self.images -= chain.len();
+            self.wasted += chain.drain(..).map(|image| image.place.len()).sum::<usize>();
         }
         chain.push(image);
+        self.images += 1;
+        self.gather();
     }
 
     /// Drops every page after the first `pages`.
@@ -71,8 +81,27 @@ impl Batch {
         let Some(first_cut) = pages.checked_add(1).and_then(PageNumber::new) else {
             return;
         };
-        let cut = self.chains.split_off(&first_cut);
-        self.bytes -= cut.values().map(|chain| bytes(chain)).sum::<usize>();
+        for image in self.chains.split_off(&first_cut).values().flatten() {
+            self.images -= 1;
+            self.wasted += image.place.len();
+        }
+        self.gather();
+    }
+
+    /// Gets rid of the bytes of replaced images, once they are half of all.
+    fn gather(&mut self) {
+        if self.wasted < SMALL_WASTE.max(self.stored.len() / 2) {
+            return;
+        }
+        let gathered = &mut self.spare;
+        gathered.clear();
+        for image in self.chains.values_mut().flatten() {
+            let start = gathered.len();
+            gathered.extend_from_slice(self.stored.get(image.place.clone()).unwrap_or_default());
+            image.place = start..gathered.len();
+        }
+        mem::swap(&mut self.stored, &mut self.spare);
+        self.wasted = 0;
     }
 
     /// Unpacks, proves and writes what waits, in ascending order, adjacent pages together.
@@ -81,10 +110,9 @@ impl Batch {
         page_size: PageSize,
         sink: &mut S,
     ) -> Result<(), ApplyError<S::Error>> {
-        self.bytes = 0;
         let mut base = vec![0; page_size.bytes()];
         let (mut run, mut start) = (Vec::new(), 0);
-        for (number, chain) in std::mem::take(&mut self.chains) {
+        for (number, chain) in mem::take(&mut self.chains) {
             let offset = page_size.offset_of(number);
             if start + run.len() as u64 != offset || run.len() >= WRITE_BYTES {
                 write(&run, start, sink)?;
@@ -101,9 +129,11 @@ impl Batch {
                 if image.record.is_delta() {
                     base.copy_from_slice(page);
                 }
-                image.unpack(Some(&base), page)?;
+                image.unpack(&self.stored, Some(&base), page)?;
             }
         }
+        (self.images, self.wasted) = (0, 0);
+        self.stored.clear();
         write(&run, start, sink)
     }
 }

@@ -54,6 +54,18 @@ fn a_chain_of_deltas_is_written_once_and_goes_on_from_the_file() {
 }
 
 #[test]
+fn images_that_are_replaced_do_not_fill_a_batch() {
+    let changes: Vec<_> = (0..4_000).map(|_| change(8, &[0, 1, 2, 3, 4, 5, 6, 7], 1)).collect();
+    let history = History::new(8, &changes);
+    let segment = history.segment(FIRST + 1, history.last(), 100_000);
+    let batch_bytes = 2 << 20;
+    assert!(segment.len() > batch_bytes * 3 / 2, "{}", segment.len());
+    let done = restore(&history, &[segment], Target::Latest, batch_bytes).unwrap();
+    check(&history, history.last(), &done);
+    assert_eq!(done.1.writes, [(0, 8 * PAGE)]);
+}
+
+#[test]
 fn a_base_that_is_not_the_right_one_is_noticed_and_named() {
     let history = History::new(6, &[change(6, &[4], 1), change(6, &[1], 1)]);
     let segments = [history.segment(FIRST + 1, history.last(), 1)];

@@ -32,7 +32,7 @@ use crate::replicate::table::{Keeper, PageTable};
 use crate::replicate::times::Times;
 use crate::{clock, durable};
 
-/// How often it is looked for a word.
+/// The shortest time between two looks for a word.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The shortest pause of a runtime's clock.
@@ -42,7 +42,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const WOKEN: Duration = Duration::from_millis(100);
 
 /// The longest pause where nothing is under way, unless the bell is rung.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Silence after which nothing is under way.
 const QUIET: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ impl Hand {
     }
 
     async fn await_origin(&mut self) -> Result<Origin, FollowError> {
+        let mut pause = LOOK;
         loop {
             match self.follower.words.try_recv() {
                 Ok(Word::Begin(origin)) => return Ok(*origin),
@@ -94,7 +95,10 @@ impl Hand {
                     // Who asked may have given up.
                     reply.send(Some(self.compare(&recorded))).ok();
                 }
-                Err(TryRecvError::Empty) => sleep(LOOK).await,
+                Err(TryRecvError::Empty) => {
+                    sleep(pause).await;
+                    pause = QUIET.min(pause * 2);
+                }
                 Err(TryRecvError::Disconnected) => return Err(ShippingEnded.into()),
             }
         }

@@ -1,5 +1,6 @@
 //! The decoder of segments.
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::encoding::{Encoding, HALF};
@@ -61,8 +62,8 @@ pub struct Fragment<'a> {
     pub header: TransactionHeader,
     /// The place of the first page here among all of the transaction, from 0.
     pub first_record: u32,
-    /// The pages here, ascending.
-    pub pages: Vec<PageRecord<'a>>,
+    /// The pages here, ascending. Most transactions have few.
+    pub pages: SmallVec<[PageRecord<'a>; 3]>,
 }
 
 impl Fragment<'_> {
@@ -237,8 +238,8 @@ impl<'a> Decoder<'a> {
         &mut self,
         header: &TransactionHeader,
         count: u32,
-    ) -> Result<Vec<PageRecord<'a>>, SegmentError> {
-        let mut pages: Vec<PageRecord<'a>> = Vec::with_capacity(count as usize);
+    ) -> Result<SmallVec<[PageRecord<'a>; 3]>, SegmentError> {
+        let mut pages: SmallVec<[PageRecord<'a>; 3]> = SmallVec::with_capacity(count as usize);
         for _ in 0..count {
             let record = decode_record(&mut self.rest, self.page_size)?;
             let fits = pages.last().is_none_or(|before| before.number < record.number)
