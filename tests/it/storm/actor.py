@@ -43,7 +43,7 @@ def spill():
 
 
 def shrink():
-    connection.execute("DELETE FROM entry WHERE id % 3 = 0")
+    connection.execute("DELETE FROM entry WHERE id % 3 = ?", (rng.randrange(3),))
     connection.execute(rng.choice(["VACUUM", "PRAGMA incremental_vacuum(20)"]))
 
 
