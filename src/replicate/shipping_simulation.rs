@@ -94,6 +94,14 @@ fn disturb(world: &mut World, host: usize) {
             let doom = world.random.one_of(&[None, Some(12), Some(60)]);
             let doom = doom.map(|most| 1 + world.random.below(most));
             world.start(host, doom);
+            // Before it hears of the replica.
+            if world.random.once_in(3) {
+                for _ in 0..=world.random.below(3) {
+                    world.commit(host);
+                    let time = world.random.time(Duration::from_millis(100));
+                    world.pass(time);
+                }
+            }
         }
         22..26 => world.hosts[host].finish(),
         26..29 => world.die(host),
@@ -223,9 +231,11 @@ fn what_was_durable_comes_back_whatever_fails() {
     println!("{count} seeds from {first}: {tally:#?}");
     if count >= 500 {
         let Tally { fenced, refused, others, merged, coarse, lines, losses, .. } = tally;
+        let Tally { meanwhile, adopted, .. } = tally;
         assert!([fenced, refused, others].iter().all(|times| *times > count / 10), "too quiet");
         assert!(merged > count / 50 && coarse > count / 10 && lines > count, "too calm");
         assert!(losses > count / 10, "nothing was lost");
+        assert!(meanwhile > count / 20 && adopted > count / 200, "all answers came at once");
     }
 }
 

@@ -1,6 +1,7 @@
 //! A follower of the model: what `follow` and `tail` do, as a task of the simulated process, around the
 //! real recorder, engine, spool and outbox.
 
+mod meanwhile;
 mod snapshot;
 
 use std::cell::Cell;
@@ -12,8 +13,9 @@ use genesis_snapshot::block::hash_block;
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageHash, PageNumber};
 use genesis_wal::part::Stamp;
-use genesis_wal::segment::TransactionKind;
+use genesis_wal::segment::{Reached, TransactionKind};
 use genesis_wal::time::Micros;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use self::snapshot::Snapshots;
@@ -27,7 +29,7 @@ use crate::replicate::followed;
 use crate::replicate::likeness::Likeness;
 use crate::replicate::record::{self, Closed, GapEnd, RecordError, Recorder, State};
 use crate::replicate::segments::Segments;
-use crate::replicate::ship::ShippingEnded;
+use crate::replicate::ship::{Outbox, ShippingEnded};
 use crate::replicate::table::{Keeper, PageTable};
 use crate::replicate::times::Times;
 use crate::{clock, durable};
@@ -57,43 +59,41 @@ pub struct Hand {
     pub notary: Arc<Mutex<Notary>>,
     /// The process.
     pub process: usize,
+    /// It records before the replica has answered, where it can.
+    pub meanwhile: bool,
 }
 
 impl Hand {
     /// Follows until told to stop; the last recorded transaction.
-    pub async fn run(mut self) -> Result<Option<Txid>, FollowError> {
+    pub async fn run(self) -> Result<Option<Txid>, FollowError> {
         self.follower.stage.send_replace(Stage::Followed);
-        let origin = self.await_origin().await?;
-        let mut tail = self.establish(origin)?;
+        let (hand, origin) = self.await_origin().await?;
+        let mut tail = hand.establish(origin)?;
         tail.tell(&tail.hand.database());
         let bell = Arc::clone(&tail.hand.database().bell);
         loop {
             let stopping = tail.hand.follower.alarm.stopping() && !tail.is_unfinished();
             let seen = tail.look(stopping);
             tail.attend()?;
-            match tail.engine.next(&seen) {
-                Action::Read => tail.read()?,
-                Action::Seal => tail.seal_or_keep().await?,
-                // Something wakes it before its poll.
-                Action::Wait(_) if tail.is_idle() => _ = timeout(IDLE, bell.notified()).await,
-                Action::Wait(time) | Action::Sleep(time) | Action::Tick(time) => {
-                    sleep(time.clamp(SHORTEST, WOKEN)).await;
-                }
-                Action::Finish => return Ok(tail.finish()),
-                other => panic!("{other:?}"),
+            if tail.act(&seen, &bell).await? {
+                return Ok(tail.finish());
             }
         }
     }
 
-    async fn await_origin(&mut self) -> Result<Origin, FollowError> {
+    async fn await_origin(self) -> Result<(Self, Origin), FollowError> {
+        let (mut hand, mut word) = (self, None);
+        if hand.meanwhile {
+            (hand, word) = hand.record_meanwhile().await?;
+        }
         let mut pause = LOOK;
         loop {
-            match self.follower.words.try_recv() {
-                Ok(Word::Begin(origin)) => return Ok(*origin),
+            match word.take().map_or_else(|| hand.follower.words.try_recv(), Ok) {
+                Ok(Word::Begin(origin)) => return Ok((hand, *origin)),
                 Ok(Word::Settle(reply)) => _ = reply.send(()),
                 Ok(Word::Compare(recorded, _, reply)) => {
                     // Who asked may have given up.
-                    reply.send(Some(self.compare(&recorded))).ok();
+                    reply.send(Some(hand.compare(&recorded))).ok();
                 }
                 Err(TryRecvError::Empty) => {
                     sleep(pause).await;
@@ -118,6 +118,11 @@ impl Hand {
         }
         let times = Times::begin(folder, origin.last_time, Arc::clone(store));
         let mut database = self.database.lock().unwrap();
+        if let Some(tip) = origin.tip {
+            let Reached { txid, state, .. } = tip.reached;
+            let mut notary = self.notary.lock().unwrap();
+            notary.adopted(self.apart(), self.process, (tip.generation, txid), state);
+        }
         let known = origin.tip.zip(origin.table.take());
         let (at, absent_since, recorder) = if let Some((tip, table)) = known {
             let stamp = Stamp { generation: tip.generation, epoch: origin.epoch };
@@ -149,6 +154,8 @@ impl Hand {
             last_read: clock::monotonic(),
             closing: Attempts::default(),
             told: Cell::new(Micros(0)),
+            outbox: outbox.clone(),
+            process: self.process,
             hand: self,
         })
     }
@@ -206,6 +213,10 @@ struct Tail {
     closing: Attempts,
     /// The time of the last record.
     told: Cell<Micros>,
+    /// Where what is sealed goes.
+    outbox: Outbox,
+    /// As whose records they go into the books.
+    process: usize,
 }
 
 impl Tail {
@@ -230,6 +241,22 @@ impl Tail {
             parked: true,
             ..Seen::default()
         }
+    }
+
+    /// Does what the engine decides; whether that is to end.
+    async fn act(&mut self, seen: &Seen, bell: &Notify) -> Result<bool, FollowError> {
+        match self.engine.next(seen) {
+            Action::Read => self.read()?,
+            Action::Seal => self.seal_or_keep().await?,
+            // Something wakes it before its poll.
+            Action::Wait(_) if self.is_idle() => _ = timeout(IDLE, bell.notified()).await,
+            Action::Wait(time) | Action::Sleep(time) | Action::Tick(time) => {
+                sleep(time.clamp(SHORTEST, WOKEN)).await;
+            }
+            Action::Finish => return Ok(true),
+            other => panic!("{other:?}"),
+        }
+        Ok(false)
     }
 
     /// Reads what is committed.
@@ -260,7 +287,7 @@ impl Tail {
             assert!(recorded.1 >= self.told.get(), "{recorded:?} is before {:?}", self.told);
             self.told.set(recorded.1);
             let state = (self.at, state);
-            self.hand.notary().recorded(self.hand.process, stamp, recorded, line.state(), state);
+            self.hand.notary().recorded(self.process, stamp, recorded, line.state(), state);
         }
     }
 
@@ -328,7 +355,7 @@ impl Tail {
     fn seal(&mut self) -> Result<(), RecordError> {
         let bytes = self.recorder.waiting();
         let Some(name) = self.recorder.seal()? else { return Ok(()) };
-        self.hand.follower.outbox.segment(name)?;
+        self.outbox.segment(name)?;
         if let Some(as_of) = self.recorder.as_of() {
             self.keeper.sealed(bytes, self.recorder.table(), as_of);
         }

@@ -86,10 +86,11 @@ impl Host {
         self.wall = Micros(EPOCH.0.saturating_add_signed(offset));
     }
 
-    /// Starts a process. The bell is rung at each of its requests.
+    /// Starts a process, which records before the replica has answered or not. The bell is rung at each of
+    /// its requests.
     pub fn start(
         &mut self,
-        process: usize,
+        (process, meanwhile): (usize, bool),
         now: Duration,
         (port, notary, bell): (Port, &Arc<Mutex<Notary>>, Arc<Notify>),
     ) {
@@ -114,7 +115,7 @@ impl Host {
         let status = Arc::new(Mutex::new(Status::default()));
         let (finish, told) = oneshot::channel();
         let notary = Arc::clone(notary);
-        let live = live(options, (database, notary, process), told, Arc::clone(&status));
+        let live = live(options, (database, notary, process, meanwhile), told, Arc::clone(&status));
         runtime.spawn(live);
         self.life = Some(Life {
             process,
@@ -191,13 +192,13 @@ impl Life {
 /// The whole of a process.
 async fn live(
     options: Options,
-    (database, notary, process): (Arc<Mutex<Database>>, Arc<Mutex<Notary>>, usize),
+    (database, notary, process, meanwhile): (Arc<Mutex<Database>>, Arc<Mutex<Notary>>, usize, bool),
     told: oneshot::Receiver<()>,
     status: Arc<Mutex<Status>>,
 ) {
     let started = Session::start_with(options, |follower| {
         let (sender, following) = oneshot::channel();
-        let hand = Hand { follower, database, notary, process };
+        let hand = Hand { follower, database, notary, process, meanwhile };
         tokio::spawn(async move { sender.send(hand.run().await) });
         Ok(following)
     });

@@ -45,6 +45,10 @@ pub struct Notary {
     reported: BTreeMap<usize, Txid>,
     /// Records of several commits in one.
     pub coarse: u64,
+    /// Processes that recorded before the replica had answered.
+    pub meanwhile: u64,
+    /// How many of these had the replica go on with what they had recorded.
+    pub adopted: u64,
 }
 
 impl Notary {
@@ -68,6 +72,23 @@ impl Notary {
         if self.reported.get(&process).is_some_and(|reported| *reported >= txid) {
             self.promise(process, txid);
         }
+    }
+
+    /// A line goes on from a state. Where one process has recorded that, all that it has recorded on this
+    /// line until then is what another one ships.
+    pub fn adopted(&mut self, from: usize, to: usize, end: Place, state: StateHash) {
+        let is_its = |record: &&Record| record.process == from;
+        let ends = self.records.get(&end).into_iter().flatten();
+        if !ends.filter(is_its).any(|record| record.hash == state) {
+            return;
+        }
+        self.adopted += 1;
+        for records in self.records.range_mut((end.0, Txid(0))..=end).map(|(_, records)| records) {
+            let its = records.iter().filter(is_its).cloned();
+            let its: Vec<_> = its.map(|record| Record { process: to, ..record }).collect();
+            records.extend(its);
+        }
+        self.recorded.entry(to).or_default().insert(end.0, end.1);
     }
 
     /// A process reports that everything up to a transaction is durable.

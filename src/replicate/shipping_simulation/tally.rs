@@ -33,4 +33,8 @@ tally! {
     lines,
     /// Records of several commits in one.
     coarse,
+    /// Processes that recorded before the replica had answered.
+    meanwhile,
+    /// How many of these had the replica go on with what they had recorded.
+    adopted,
 }

@@ -199,7 +199,8 @@ impl World {
         let boot = self.hosts[number].boot.0;
         self.sea().boots.insert(process, boot);
         let port = Port::new(Arc::clone(&self.sea), process, self.claims);
-        self.hosts[number].start(process, self.now, (port, &self.notary, bell));
+        let meanwhile = self.random.once_in(2);
+        self.hosts[number].start((process, meanwhile), self.now, (port, &self.notary, bell));
         self.tally.starts += 1;
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::super::database::{Still, layout, page_size};
 use super::Tail;
+use crate::replica::Tip;
 use crate::replicate::capture::Known;
 use crate::replicate::establish::Origin;
 use crate::replicate::follow::FollowError;
@@ -57,6 +58,25 @@ impl Snapshots {
             taking: None,
             awaited: None,
             next: clock::monotonic() + interval,
+        }
+    }
+}
+
+impl Snapshots {
+    /// None, for so long, of a process that goes on from where its host's line ends.
+    pub fn never(epoch: Epoch, tip: &Tip, long: Duration) -> Self {
+        Self {
+            epoch,
+            free: tip.reached.txid,
+            not_before: tip.reached.time,
+            previous: None,
+            parent: None,
+            branch: None,
+            resumed: Known::default(),
+            attempts: 0,
+            taking: None,
+            awaited: None,
+            next: clock::monotonic() + long,
         }
     }
 }

@@ -70,7 +70,10 @@ impl World {
             _ => None,
         };
         let lines: BTreeSet<_> = names.iter().filter_map(line).collect();
-        (self.tally.lines, self.tally.coarse) = (lines.len() as u64, self.notary().coarse);
+        self.tally.lines = lines.len() as u64;
+        let notary = self.notary.lock().unwrap();
+        (self.tally.coarse, self.tally.meanwhile) = (notary.coarse, notary.meanwhile);
+        self.tally.adopted = notary.adopted;
     }
 
     /// Without commits there are no requests; at the end nothing is left in the spool.
