@@ -26,7 +26,6 @@ pub struct Applier {
     target: Target,
     reaches: Txid,
     cuts: Cuts,
-    batch_bytes: usize,
     batch: Batch,
     done: Restored,
     open: Option<Open>,
@@ -53,8 +52,7 @@ impl Applier {
             target,
             reaches,
             cuts: Cuts::default(),
-            batch_bytes: BATCH_BYTES,
-            batch: Batch::default(),
+            batch: Batch::new(BATCH_BYTES),
             done,
             open: None,
             reached: is_reached(&done, target),
@@ -71,7 +69,7 @@ impl Applier {
     /// Lets another number of bytes wait than [`BATCH_BYTES`].
     #[must_use]
     pub fn with_batch_bytes(self, batch_bytes: usize) -> Self {
-        Self { batch_bytes, ..self }
+        Self { batch: Batch::new(batch_bytes), ..self }
     }
 
     /// The last transaction that is complete. Where it is before the last one that a segment is named
@@ -224,7 +222,7 @@ impl Applier {
         for record in &fragment.pages {
             open.place(record)?;
             self.batch.insert(fragment.header.txid, record);
-            if self.batch.bytes() >= self.batch_bytes {
+            if self.batch.is_full() {
                 self.batch.flush(self.page_size, sink)?;
             }
         }

@@ -10,8 +10,13 @@ use genesis_wal::segment::PageRecord;
 
 use super::{ApplyError, PageSink};
 
-/// What an image takes beside its bytes, roughly: so that many tiny images are a full batch too.
-const IMAGE_OVERHEAD: usize = 128;
+/// What an image takes beside its bytes, and what its page takes, roughly: so that many tiny images are a
+/// full batch, too.
+const IMAGE_OVERHEAD: usize = 112;
+const PAGE_OVERHEAD: usize = 256;
+
+/// Images of a page that there is room for from the start.
+const FEW_IMAGES: usize = 4;
 
 /// The most bytes of adjacent pages that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -19,10 +24,15 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Bytes of replaced images that are not worth to be got rid of: a processor's cache has room for them.
 const SMALL_WASTE: usize = 1 << 20;
 
+/// Memory of so many bytes is kept for the next time that images are gathered.
+const MOST_SPARE: usize = 8 << 20;
+
 /// What it takes to have the last image of each page: a full one with the deltas after it, or deltas
 /// whose first builds on what was written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
+    /// So many bytes are enough.
+    limit: usize,
     chains: BTreeMap<PageNumber, Vec<Image>>,
     /// Images in the chains.
     images: usize,
@@ -56,9 +66,23 @@ impl Image {
 }
 
 impl Batch {
+    /// One that is full with so many bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        let (chains, stored, spare) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { limit, chains, images: 0, stored, wasted: 0, spare }
+    }
+
+    /// Whether it is to be flushed before more comes.
+    pub(super) fn is_full(&mut self) -> bool {
+        if self.bytes() >= self.limit && self.wasted >= self.stored.len() / 4 {
+            self.gather();
+        }
+        self.bytes() >= self.limit
+    }
+
     /// Bytes that wait, with what is in their way.
-    pub(super) fn bytes(&self) -> usize {
-        self.stored.len() + self.images * IMAGE_OVERHEAD
+    fn bytes(&self) -> usize {
+        self.stored.len() + self.images * IMAGE_OVERHEAD + self.chains.len() * PAGE_OVERHEAD
     }
 
     /// Adds an image. A full one takes the place of all earlier ones of its page.
@@ -70,10 +94,11 @@ impl Batch {
         if !record.is_delta() {
             self.images -= chain.len();
             self.wasted += chain.drain(..).map(|image| image.place.len()).sum::<usize>();
+            chain.shrink_to(FEW_IMAGES);
         }
         chain.push(image);
         self.images += 1;
-        self.gather();
+        self.gather_if_due();
     }
 
     /// Drops every page after the first `pages`.
@@ -85,16 +110,22 @@ impl Batch {
             self.images -= 1;
             self.wasted += image.place.len();
         }
-        self.gather();
+        self.gather_if_due();
     }
 
-    /// Gets rid of the bytes of replaced images, once they are half of all.
-    fn gather(&mut self) {
-        if self.wasted < SMALL_WASTE.max(self.stored.len() / 2) {
-            return;
+    /// Gathers the images once half of the bytes are of replaced ones.
+    fn gather_if_due(&mut self) {
+        let small = SMALL_WASTE.min(self.limit / 4);
+        if self.wasted >= small.max(self.stored.len() / 2) {
+            self.gather();
         }
+    }
+
+    /// Gets rid of the bytes of replaced images.
+    fn gather(&mut self) {
         let gathered = &mut self.spare;
         gathered.clear();
+        gathered.reserve(self.stored.len() - self.wasted);
         for image in self.chains.values_mut().flatten() {
             let start = gathered.len();
             gathered.extend_from_slice(self.stored.get(image.place.clone()).unwrap_or_default());
@@ -102,6 +133,9 @@ impl Batch {
         }
         mem::swap(&mut self.stored, &mut self.spare);
         self.wasted = 0;
+        if self.spare.capacity() > MOST_SPARE {
+            self.spare = Vec::new();
+        }
     }
 
     /// Unpacks, proves and writes what waits, in ascending order, adjacent pages together.
@@ -110,9 +144,10 @@ impl Batch {
         page_size: PageSize,
         sink: &mut S,
     ) -> Result<(), ApplyError<S::Error>> {
+        let Self { chains, stored, .. } = mem::replace(self, Self::new(self.limit));
         let mut base = vec![0; page_size.bytes()];
         let (mut run, mut start) = (Vec::new(), 0);
-        for (number, chain) in mem::take(&mut self.chains) {
+        for (number, chain) in chains {
             let offset = page_size.offset_of(number);
             if start + run.len() as u64 != offset || run.len() >= WRITE_BYTES {
                 write(&run, start, sink)?;
@@ -129,11 +164,9 @@ impl Batch {
                 if image.record.is_delta() {
                     base.copy_from_slice(page);
                 }
-                image.unpack(&self.stored, Some(&base), page)?;
+                image.unpack(&stored, Some(&base), page)?;
             }
         }
-        (self.images, self.wasted) = (0, 0);
-        self.stored.clear();
         write(&run, start, sink)
     }
 }
