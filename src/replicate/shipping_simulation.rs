@@ -231,11 +231,11 @@ fn what_was_durable_comes_back_whatever_fails() {
     println!("{count} seeds from {first}: {tally:#?}");
     if count >= 500 {
         let Tally { fenced, refused, others, merged, coarse, lines, losses, .. } = tally;
-        let Tally { meanwhile, adopted, .. } = tally;
+        let Tally { meanwhile, confirmed, .. } = tally;
         assert!([fenced, refused, others].iter().all(|times| *times > count / 10), "too quiet");
         assert!(merged > count / 50 && coarse > count / 10 && lines > count, "too calm");
         assert!(losses > count / 10, "nothing was lost");
-        assert!(meanwhile > count / 20 && adopted > count / 200, "all answers came at once");
+        assert!(meanwhile > count / 20 && confirmed > count / 200, "all answers came at once");
     }
 }
 

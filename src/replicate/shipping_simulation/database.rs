@@ -161,6 +161,11 @@ impl Database {
             .find(|&commits| self.position(commits) == Some(*position))
     }
 
+    /// Whether the last of so many commits is in the current WAL.
+    pub fn has_in_wal(&self, commits: usize) -> bool {
+        commits > self.begun
+    }
+
     /// What the commit of this number wrote.
     pub fn transaction(&self, number: usize) -> Transaction {
         let Commit { written, after, frame, checksum, .. } = &self.commits[number];

@@ -13,11 +13,12 @@ use genesis_snapshot::block::hash_block;
 use genesis_wal::id::Txid;
 use genesis_wal::page::{PageHash, PageNumber};
 use genesis_wal::part::Stamp;
-use genesis_wal::segment::{Reached, TransactionKind};
+use genesis_wal::segment::TransactionKind;
 use genesis_wal::time::Micros;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use self::meanwhile::Left;
 use self::snapshot::Snapshots;
 use super::database::{Database, Pages, Still, layout, page_size};
 use super::notary::Notary;
@@ -61,6 +62,10 @@ pub struct Hand {
     pub process: usize,
     /// It records before the replica has answered, where it can.
     pub meanwhile: bool,
+    /// The host's disk has lost nothing.
+    pub keeps_all: bool,
+    /// Where what was recorded then ends.
+    pub left: Option<Left>,
 }
 
 impl Hand {
@@ -82,18 +87,19 @@ impl Hand {
     }
 
     async fn await_origin(self) -> Result<(Self, Origin), FollowError> {
-        let (mut hand, mut word) = (self, None);
-        if hand.meanwhile {
-            (hand, word) = hand.record_meanwhile().await?;
-        }
-        let mut pause = LOOK;
+        let (mut hand, mut may_record, mut pause) = (self, true, LOOK);
         loop {
-            match word.take().map_or_else(|| hand.follower.words.try_recv(), Ok) {
+            let mut word = None;
+            if std::mem::take(&mut may_record) && hand.meanwhile {
+                (hand, word) = hand.record_meanwhile().await?;
+            }
+            match word.map_or_else(|| hand.follower.words.try_recv(), Ok) {
                 Ok(Word::Begin(origin)) => return Ok((hand, *origin)),
                 Ok(Word::Settle(reply)) => _ = reply.send(()),
                 Ok(Word::Compare(recorded, _, reply)) => {
                     // Who asked may have given up.
                     reply.send(Some(hand.compare(&recorded))).ok();
+                    (may_record, pause) = (true, LOOK);
                 }
                 Err(TryRecvError::Empty) => {
                     sleep(pause).await;
@@ -112,17 +118,13 @@ impl Hand {
 
     /// Goes on from where recording begins.
     fn establish(self, mut origin: Origin) -> Result<Tail, FollowError> {
+        self.hears_of(&origin);
         let Follower { folder, spool, outbox, store, path, .. } = &self.follower;
         for name in &origin.unshipped {
             outbox.segment(*name)?;
         }
         let times = Times::begin(folder, origin.last_time, Arc::clone(store));
         let mut database = self.database.lock().unwrap();
-        if let Some(tip) = origin.tip {
-            let Reached { txid, state, .. } = tip.reached;
-            let mut notary = self.notary.lock().unwrap();
-            notary.adopted(self.apart(), self.process, (tip.generation, txid), state);
-        }
         let known = origin.tip.zip(origin.table.take());
         let (at, absent_since, recorder) = if let Some((tip, table)) = known {
             let stamp = Stamp { generation: tip.generation, epoch: origin.epoch };

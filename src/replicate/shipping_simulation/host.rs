@@ -115,7 +115,10 @@ impl Host {
         let status = Arc::new(Mutex::new(Status::default()));
         let (finish, told) = oneshot::channel();
         let notary = Arc::clone(notary);
-        let live = live(options, (database, notary, process, meanwhile), told, Arc::clone(&status));
+        // Each loss of power is a boot.
+        let keeps_all = self.boot.1 < 100;
+        let process_is = (process, meanwhile, keeps_all);
+        let live = live(options, (database, notary), process_is, told, Arc::clone(&status));
         runtime.spawn(live);
         self.life = Some(Life {
             process,
@@ -192,13 +195,14 @@ impl Life {
 /// The whole of a process.
 async fn live(
     options: Options,
-    (database, notary, process, meanwhile): (Arc<Mutex<Database>>, Arc<Mutex<Notary>>, usize, bool),
+    (database, notary): (Arc<Mutex<Database>>, Arc<Mutex<Notary>>),
+    (process, meanwhile, keeps_all): (usize, bool, bool),
     told: oneshot::Receiver<()>,
     status: Arc<Mutex<Status>>,
 ) {
     let started = Session::start_with(options, |follower| {
         let (sender, following) = oneshot::channel();
-        let hand = Hand { follower, database, notary, process, meanwhile };
+        let hand = Hand { follower, database, notary, process, meanwhile, keeps_all, left: None };
         tokio::spawn(async move { sender.send(hand.run().await) });
         Ok(following)
     });

@@ -9,6 +9,13 @@ use genesis_wal::time::Micros;
 
 use super::database::{Pages, hash_of};
 
+/// What a process records before the replica has answered is another process's, with a number from here on,
+/// until the replica goes on with it.
+pub const APART: usize = 1 << 32;
+
+/// Nobody reports what is recorded as this process's.
+pub const NOBODY: usize = 0;
+
 /// A transaction of a line.
 pub type Place = (Generation, Txid);
 
@@ -47,8 +54,10 @@ pub struct Notary {
     pub coarse: u64,
     /// Processes that recorded before the replica had answered.
     pub meanwhile: u64,
-    /// How many of these had the replica go on with what they had recorded.
+    /// Transactions that were recorded then, and shipped.
     pub adopted: u64,
+    /// How often the replica went on with all that a process had recorded then.
+    pub confirmed: u64,
 }
 
 impl Notary {
@@ -74,21 +83,21 @@ impl Notary {
         }
     }
 
-    /// A line goes on from a state. Where one process has recorded that, all that it has recorded on this
-    /// line until then is what another one ships.
-    pub fn adopted(&mut self, from: usize, to: usize, end: Place, state: StateHash) {
-        let is_its = |record: &&Record| record.process == from;
-        let ends = self.records.get(&end).into_iter().flatten();
-        if !ends.filter(is_its).any(|record| record.hash == state) {
+    /// A process ships a transaction that it found recorded: whoever recorded it, its state is what that
+    /// process stands for from then on.
+    pub fn adopted(&mut self, process: usize, place: Place, (state, time): (StateHash, Micros)) {
+        let records = self.records.entry(place).or_default();
+        let is_it = |record: &&Record| (record.hash, record.time) == (state, time);
+        let recorded = records.iter().find(is_it).cloned();
+        let Some(recorded) = recorded else {
+            panic!("{place:?} is in a spool as nobody has recorded it")
+        };
+        self.adopted += u64::from(recorded.process >= APART);
+        if recorded.process == process {
             return;
         }
-        self.adopted += 1;
-        for records in self.records.range_mut((end.0, Txid(0))..=end).map(|(_, records)| records) {
-            let its = records.iter().filter(is_its).cloned();
-            let its: Vec<_> = its.map(|record| Record { process: to, ..record }).collect();
-            records.extend(its);
-        }
-        self.recorded.entry(to).or_default().insert(end.0, end.1);
+        records.push(Record { process, ..recorded });
+        self.recorded.entry(process).or_default().insert(place.0, place.1);
     }
 
     /// A process reports that everything up to a transaction is durable.
@@ -124,9 +133,10 @@ impl Notary {
         lines.last_key_value().map(|(generation, txid)| (*generation, *txid))
     }
 
-    /// The states that a transaction was recorded with.
+    /// The states that a transaction was recorded with, by whoever was to ship it.
     pub fn states(&self, place: Place) -> impl Iterator<Item = (Micros, &Pages)> {
         let records = self.records.get(&place).into_iter().flatten();
+        let records = records.filter(|record| record.process < APART);
         records.map(|record| (record.time, &record.pages))
     }
 

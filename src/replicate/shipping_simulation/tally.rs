@@ -35,6 +35,8 @@ tally! {
     coarse,
     /// Processes that recorded before the replica had answered.
     meanwhile,
-    /// How many of these had the replica go on with what they had recorded.
+    /// Transactions that were recorded then, and shipped.
     adopted,
+    /// How often the replica went on with all that a process had recorded then.
+    confirmed,
 }

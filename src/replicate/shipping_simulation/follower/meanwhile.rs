@@ -7,14 +7,19 @@ use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use genesis_wal::id::Epoch;
-use genesis_wal::part::Stamp;
+use genesis_wal::page::StateHash;
+use genesis_wal::part::{Part, Stamp};
+use genesis_wal::reader::Reader;
+use genesis_wal::segment::{TransactionHeader, fragments};
 
+use super::super::notary::{APART, NOBODY, Place};
 use super::snapshot::Snapshots;
 use super::{Hand, Tail, page_size};
 use crate::clock;
 use crate::replica::Tip;
 use crate::replicate::attempts::Attempts;
 use crate::replicate::engine::Engine;
+use crate::replicate::establish::Origin;
 use crate::replicate::follow::{FollowError, Follower, Word};
 use crate::replicate::followed::was_followed;
 use crate::replicate::record::{GapEnd, Recorder};
@@ -24,8 +29,14 @@ use crate::replicate::ship::{Outbox, ShippingEnded};
 use crate::replicate::table::{Keeper, PageTable, at_local_end};
 use crate::replicate::times::Times;
 
-/// In the books, what a process records meanwhile is of another process, until the replica has adopted it.
-const APART: usize = 1 << 32;
+/// Where what was recorded meanwhile ends.
+pub struct Left {
+    epoch: Epoch,
+    place: Place,
+    state: StateHash,
+    /// After how many commits that is, where the WAL has the last of them.
+    at: Option<usize>,
+}
 
 /// No snapshot is begun before an answer.
 const NEVER: Duration = Duration::from_hours(24 * 365);
@@ -36,6 +47,37 @@ impl Hand {
         self.process + APART
     }
 
+    /// Learns what the replica and the spool hold together. What was recorded meanwhile is among that, unless
+    /// somebody else has written since, or the spool has lost something.
+    pub(super) fn hears_of(&self, origin: &Origin) {
+        let end = origin.tip.map(|tip| ((tip.generation, tip.reached.txid), tip.reached.state));
+        for name in &origin.unshipped {
+            // A snapshot that overtook what comes before it may have left a hole.
+            let is_next = Some(name.first) > origin.stored;
+            let process = if is_next { self.process } else { NOBODY };
+            let segment = std::fs::read(self.follower.spool.path(name)).unwrap();
+            let mut reader = Reader::new(&segment);
+            while !reader.rest().is_empty() {
+                for fragment in fragments(&Part::decode(&mut reader).unwrap()) {
+                    let TransactionHeader { txid, state, time, .. } = fragment.unwrap().header;
+                    self.notary().adopted(process, (name.generation, txid), (state, time));
+                }
+            }
+        }
+        let Some(Left { epoch, place, state, at }) = &self.left else { return };
+        let is_there = end == Some((*place, *state));
+        let is_line = origin.tip.is_some_and(|tip| tip.generation == place.0);
+        if is_line && self.keeps_all && epoch.next() == Some(origin.epoch) {
+            assert!(is_there, "{place:?} was recorded meanwhile, and the replica ends at {end:?}");
+        }
+        if is_there {
+            self.notary().confirmed += 1;
+            let tip = origin.tip.and_then(|tip| tip.reached.position);
+            let found = tip.and_then(|position| self.database().place(&position));
+            assert!(at.is_none() || found == *at, "{at:?} was held, and {found:?} is found");
+        }
+    }
+
     /// Records what is committed until a word comes, or until told to stop.
     pub(super) async fn record_meanwhile(self) -> Result<(Self, Option<Word>), FollowError> {
         let Some(known) = self.known_end() else { return Ok((self, None)) };
@@ -44,18 +86,18 @@ impl Hand {
         let mut tail = self.go_on(known, outbox);
         tail.hand.notary().meanwhile += 1;
         let bell = Arc::clone(&tail.hand.database().bell);
-        let word = loop {
+        let heard = loop {
             match tail.hand.follower.words.try_recv() {
-                Ok(word) => break Some(word),
+                Ok(word) => break Ok(Some(word)),
                 Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return Err(ShippingEnded.into()),
+                Err(TryRecvError::Disconnected) => break Err(ShippingEnded),
             }
             if tail.recorder.gap_end() == Some(GapEnd::Record) {
                 tail.close_gap()?;
             }
             let seen = tail.look(tail.hand.follower.alarm.stopping());
             if tail.act(&seen, &bell).await? {
-                break None;
+                break Ok(None);
             }
         };
         tail.read()?;
@@ -63,13 +105,19 @@ impl Hand {
         while is_sealed && tail.recorder.waiting() > 0 {
             is_sealed = tail.recorder.seal().is_ok_and(|sealed| sealed.is_some());
         }
-        let Tail { hand, recorder, keeper, .. } = tail;
+        let Tail { mut hand, recorder, keeper, at, .. } = tail;
+        hand.left = None;
         if is_sealed {
             keeper.finish(recorder.table(), recorder.as_of());
+            hand.left = recorder.line().filter(|_| !recorder.is_behind()).map(|line| {
+                let Stamp { generation, epoch } = line.stamp();
+                let at = hand.database().has_in_wal(at).then_some(at);
+                Left { epoch, place: (generation, line.last()), state: line.state(), at }
+            });
         }
         // The WAL is held anew.
         hand.database().held = Some(usize::MAX);
-        Ok((hand, word))
+        Ok((hand, heard?))
     }
 
     /// Where what this host has recorded ends, and after how many commits that is; `None` where it is not

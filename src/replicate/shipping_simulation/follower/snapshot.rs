@@ -60,9 +60,7 @@ impl Snapshots {
             next: clock::monotonic() + interval,
         }
     }
-}
 
-impl Snapshots {
     /// None, for so long, of a process that goes on from where its host's line ends.
     pub fn never(epoch: Epoch, tip: &Tip, long: Duration) -> Self {
         Self {

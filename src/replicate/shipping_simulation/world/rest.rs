@@ -73,7 +73,7 @@ impl World {
         self.tally.lines = lines.len() as u64;
         let notary = self.notary.lock().unwrap();
         (self.tally.coarse, self.tally.meanwhile) = (notary.coarse, notary.meanwhile);
-        self.tally.adopted = notary.adopted;
+        (self.tally.adopted, self.tally.confirmed) = (notary.adopted, notary.confirmed);
     }
 
     /// Without commits there are no requests; at the end nothing is left in the spool.
