@@ -24,6 +24,8 @@ pub enum Fault {
     Silence,
     /// The store answers with this status, and wants to be left alone for so many seconds.
     Status(u16, Option<u32>),
+    /// It takes a second until the request goes on.
+    Late,
     /// The answer comes in small pieces with pauses between.
     Slow,
     /// The connection ends in the middle of the answer.
@@ -194,6 +196,9 @@ async fn attend(client: TcpStream, shared: Arc<Shared>) {
     while let Ok(Some((request, body, _under_way))) = connection.request(&shared).await {
         shared.requests.lock().unwrap().push(request.clone());
         let fault = (shared.plan.lock().unwrap())(&request);
+        if fault == Fault::Late {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let goes_on = match fault {
             Fault::Reset => false,
             Fault::Silence => {
