@@ -9,6 +9,7 @@ use std::time::Duration;
 use genesis_wal::id::Epoch;
 use genesis_wal::page::StateHash;
 use genesis_wal::part::{Part, Stamp};
+use genesis_wal::position::WalPosition;
 use genesis_wal::reader::Reader;
 use genesis_wal::segment::{TransactionHeader, fragments};
 
@@ -34,8 +35,8 @@ pub struct Left {
     epoch: Epoch,
     place: Place,
     state: StateHash,
-    /// After how many commits that is, where the WAL has the last of them.
-    at: Option<usize>,
+    /// After how many commits that is, and which place in the WAL, where that has the last of them.
+    at: Option<(usize, WalPosition)>,
 }
 
 /// No snapshot is begun before an answer.
@@ -72,9 +73,11 @@ impl Hand {
         }
         if is_there {
             self.notary().confirmed += 1;
+            // Another host may have made a snapshot of the same state, and tells its own place.
             let tip = origin.tip.and_then(|tip| tip.reached.position);
-            let found = tip.and_then(|position| self.database().place(&position));
-            assert!(at.is_none() || found == *at, "{at:?} was held, and {found:?} is found");
+            if let Some((at, position)) = at.filter(|(_, position)| tip == Some(*position)) {
+                assert_eq!(self.database().place(&position), Some(at), "the WAL was held");
+            }
         }
     }
 
@@ -111,7 +114,9 @@ impl Hand {
             keeper.finish(recorder.table(), recorder.as_of());
             hand.left = recorder.line().filter(|_| !recorder.is_behind()).map(|line| {
                 let Stamp { generation, epoch } = line.stamp();
-                let at = hand.database().has_in_wal(at).then_some(at);
+                let is_there = hand.database().has_in_wal(at);
+                let position = hand.database().position(at).filter(|_| is_there);
+                let at = position.map(|position| (at, position));
                 Left { epoch, place: (generation, line.last()), state: line.state(), at }
             });
         }
