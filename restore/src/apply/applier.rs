@@ -14,7 +14,8 @@ use super::open::Open;
 use super::{ApplyError, Base, Flow, PageSink, Restored};
 use crate::target::Target;
 
-/// Bytes of stored images that wait in a batch, unless asked for otherwise.
+/// Bytes that wait in a batch, of images as they are stored and of what they take beside, unless asked for
+/// otherwise.
 pub const BATCH_BYTES: usize = 64 << 20;
 
 /// Applies the transactions of segments, part by part. An error leaves the sink with a mixture of

@@ -45,7 +45,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const WOKEN: Duration = Duration::from_millis(100);
 
 /// The longest pause where nothing is under way, unless the bell is rung.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Silence after which nothing is under way.
 const QUIET: Duration = Duration::from_secs(2);

@@ -79,7 +79,7 @@ impl World {
     /// Without commits there are no requests; at the end nothing is left in the spool.
     pub fn end(&mut self) {
         let interval = self.hosts[0].settings.snapshot_interval;
-        self.pass(interval + Duration::from_mins(5));
+        self.pass(interval + Duration::from_secs(30));
         let before = self.sea().requests;
         self.pass(Duration::from_hours(1));
         let after = self.sea().requests;
